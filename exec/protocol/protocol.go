@@ -1,0 +1,202 @@
+// Package protocol is what the server and a sandboxed function say to each
+// other: one order in, frames out. Everything that comes out is foreign bytes,
+// so the reader is bounded. It does not know how a sandbox is made.
+//
+// The order is one JSON document on the function's standard input, ended by
+// end of file; a function that has none yet waits there, which is what makes a
+// warm sandbox. The answer is a sequence of frames on its standard output (see
+// Frame); standard error is the log, free text.
+package protocol
+
+import (
+	"encoding/json"
+)
+
+// Op names what a function is asked to do.
+type Op string
+
+// What the worker (DuckDB) answers.
+const (
+	// OpTables lists the tables that each query of Queries reads -> Answer.Tables.
+	OpTables Op = "tables"
+	// OpModel evaluates SQL over Inputs and cuts the result into parts -> files and Answer.Snapshot.
+	OpModel Op = "model"
+	// OpCut cuts Files (Parquet, CSV, JSON lines) into parts -> files and Answer.Snapshot.
+	OpCut Op = "cut"
+	// OpDescribe reads the parts of one table as they are -> Answer.Snapshot, no files.
+	OpDescribe Op = "describe"
+	// OpVerify runs each query of Queries; its rows are violations -> Answer.Checks, and a
+	// file "<name>.parquet" for each query that has violations.
+	OpVerify Op = "verify"
+	// OpQuery runs SQL and sends its rows -> one file "rows" in Format, Answer.Rows.
+	OpQuery Op = "query"
+)
+
+// What the Python harness answers.
+const (
+	// OpDeclare reads the declarations of Sources statically -> Answer.Declared.
+	OpDeclare Op = "declare"
+	// OpPyModel calls Function of Module with Inputs -> one file "output.parquet", Answer.Rows.
+	OpPyModel Op = "py-model"
+	// OpPyExpect calls expectation Function with Inputs -> Answer.Checks with one entry.
+	OpPyExpect Op = "py-expect"
+)
+
+// Order is what a function is asked to do. Paths are as the function sees them.
+type Order struct {
+	Op     Op      `json:"op"`
+	Inputs []Table `json:"inputs,omitempty"`
+
+	// SQL and its settings (OpModel, OpQuery).
+	SQL     string   `json:"sql,omitempty"`
+	Key     []string `json:"key,omitempty"`      // OpModel, OpCut: rows are ordered by it, and it must be unique and not null
+	Format  string   `json:"format,omitempty"`   // OpQuery: "table", "csv", "json" (lines), "parquet"
+	MaxRows int64    `json:"max_rows,omitempty"` // OpQuery: stop after this many rows; OpVerify: rows kept per violations file
+	Queries []Query  `json:"queries,omitempty"`  // OpTables, OpVerify
+
+	// Files to cut (OpCut).
+	Files      []string `json:"files,omitempty"`
+	FileFormat string   `json:"file_format,omitempty"` // "parquet", "csv", "json"
+	KeepOrder  bool     `json:"keep_order,omitempty"`  // keep the rows' order instead of the canonical one (source tables)
+
+	// Python.
+	Sources  []Source       `json:"sources,omitempty"`  // OpDeclare: the files to read declarations from
+	Path     string         `json:"path,omitempty"`     // OpPyModel, OpPyExpect: root directory of the lake's Python files
+	Module   string         `json:"module,omitempty"`   // file below Path: "models/enrich.py"
+	Function string         `json:"function,omitempty"` // the decorated function's name
+	Params   map[string]any `json:"params,omitempty"`
+
+	// Limits that the function itself should keep to, below the sandbox's own.
+	Threads     int    `json:"threads,omitempty"`      // DuckDB threads; 1 if zero, since parallel float sums are not repeatable
+	MemoryLimit int64  `json:"memory_limit,omitempty"` // bytes DuckDB may use
+	TempDir     string `json:"temp_dir,omitempty"`     // where DuckDB spills and parts are staged; default /tmp
+}
+
+// Table is one input table as the function sees it.
+type Table struct {
+	Name    string   `json:"name"`            // "flights", "ns.flights", "base.flights"
+	Files   []string `json:"files"`           // Parquet parts in order
+	Param   string   `json:"param,omitempty"` // Python: the function's argument
+	Columns []Column `json:"columns"`         // the schema, which also serves a table without parts
+	Select  []string `json:"select,omitempty"`
+	Filter  string   `json:"filter,omitempty"` // SQL boolean expression over the table's columns
+}
+
+// Column is a column's name and DuckDB type.
+type Column struct {
+	Name     string `json:"name"`
+	Type     string `json:"type"`
+	Nullable bool   `json:"nullable"`
+}
+
+// Query is one named SQL text.
+type Query struct {
+	Name string `json:"name"`
+	SQL  string `json:"sql"`
+}
+
+// Source is one Python file, inline.
+type Source struct {
+	Path string `json:"path"` // "models/enrich.py"
+	Text string `json:"text"`
+}
+
+// Answer is the one JSON document that ends a function's frames. Exactly one of
+// Error and the result of the order's Op is set.
+type Answer struct {
+	Error    *UserError    `json:"error,omitempty"`
+	Tables   []QueryTables `json:"tables,omitempty"`
+	Snapshot *Snapshot     `json:"snapshot,omitempty"`
+	Checks   []Check       `json:"checks,omitempty"`
+	Rows     int64         `json:"rows,omitempty"`
+	Columns  []Column      `json:"columns,omitempty"` // OpQuery, OpPyModel
+	Declared []Declaration `json:"declared,omitempty"`
+}
+
+// UserError is a failure of the user's own code or data, as it is shown to them.
+type UserError struct {
+	Kind      string `json:"kind"` // "sql", "python", "data", "memory", "declaration"
+	Message   string `json:"message"`
+	File      string `json:"file,omitempty"`
+	Line      int    `json:"line,omitempty"`
+	Column    int    `json:"column,omitempty"`
+	Traceback string `json:"traceback,omitempty"` // starts at the user's file
+	Query     string `json:"query,omitempty"`     // OpTables, OpVerify: the Query.Name that failed
+}
+
+func (e *UserError) Error() string { return e.Message }
+
+// QueryTables is what one query reads, as written: "flights", "base.flights".
+type QueryTables struct {
+	Name   string     `json:"name"`
+	Tables []string   `json:"tables"`
+	Error  *UserError `json:"error,omitempty"` // a syntax error, or a statement that is not a SELECT
+}
+
+// Snapshot describes a table as the worker cut or found it.
+type Snapshot struct {
+	Columns []Column `json:"columns"`
+	Parts   []Part   `json:"parts"`
+}
+
+// Part is one Parquet file of a snapshot, in order. File is the name of the
+// file frame that carried it (or, for OpDescribe, the input path).
+type Part struct {
+	File  string        `json:"file"`
+	Rows  int64         `json:"rows"`
+	Stats []ColumnStats `json:"stats"` // one per column, in column order
+}
+
+// ColumnStats holds a part's bounds of one column. Min and Max are JSON values
+// (numbers, strings, booleans; text in DuckDB's VARCHAR rendering for other
+// types), absent where all rows are NULL or the type has no order.
+type ColumnStats struct {
+	Nulls int64           `json:"nulls"`
+	Min   json.RawMessage `json:"min,omitempty"`
+	Max   json.RawMessage `json:"max,omitempty"`
+}
+
+// Check is the result of one verifier query or expectation.
+type Check struct {
+	Name       string           `json:"name"`
+	Violations int64            `json:"violations"`        // rows returned; 0 is a pass
+	Sample     []map[string]any `json:"sample,omitempty"`  // the first few rows, for the eye
+	Columns    []string         `json:"columns,omitempty"` // the sample's columns in order
+	File       string           `json:"file,omitempty"`    // file frame with the violating rows
+	Message    string           `json:"message,omitempty"` // expectation: what it said
+	Error      *UserError       `json:"error,omitempty"`   // it could not be evaluated
+}
+
+// Declaration is one decorated Python function, read from literals in the AST.
+type Declaration struct {
+	Path       string            `json:"path"`     // "models/enrich.py"
+	Line       int               `json:"line"`     // of the def
+	Function   string            `json:"function"` // its Python name
+	Kind       string            `json:"kind"`     // "model" or "expectation"
+	Name       string            `json:"name"`     // table name of a model (default: the function's name)
+	Columns    []string          `json:"columns,omitempty"`
+	Key        []string          `json:"key,omitempty"`
+	Strategy   string            `json:"strategy,omitempty"` // "REPLACE" (default), "APPEND", ...
+	Python     string            `json:"python,omitempty"`   // "3.11"
+	Packages   map[string]string `json:"packages,omitempty"`
+	Memory     string            `json:"memory,omitempty"`
+	Timeout    string            `json:"timeout,omitempty"`
+	Inputs     []DeclaredInput   `json:"inputs,omitempty"`
+	Params     []DeclaredParam   `json:"params,omitempty"`
+	LocalFiles []string          `json:"local_files,omitempty"` // other files of Sources that this one imports, transitively
+	Error      *UserError        `json:"error,omitempty"`
+}
+
+// DeclaredInput is a default argument headgate.Model(...).
+type DeclaredInput struct {
+	Param   string   `json:"param"`
+	Table   string   `json:"table"`
+	Columns []string `json:"columns,omitempty"`
+	Filter  string   `json:"filter,omitempty"`
+}
+
+// DeclaredParam is a default argument headgate.Parameter(...).
+type DeclaredParam struct {
+	Param string `json:"param"`
+	Name  string `json:"name"`
+}
