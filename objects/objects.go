@@ -10,6 +10,8 @@ import (
 	"io"
 
 	"github.com/go-git/go-git/v5/plumbing"
+
+	"github.com/headgate/headgate/objects/gitobj"
 )
 
 // OID is the SHA-1 name of a git object. It is go-git's type, so that go-git's
@@ -32,10 +34,7 @@ const (
 var ErrNotFound = errors.New("object not found")
 
 // Info is what is known of an object without reading its content.
-type Info struct {
-	Type Type
-	Size int64 // bytes of content, without git's "type size\0" header
-}
+type Info = gitobj.Info
 
 // Reader looks objects up. It is safe for concurrent use.
 type Reader interface {

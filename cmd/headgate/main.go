@@ -1,10 +1,151 @@
-// Command headgate is the server, its client helpers and, by argv[0], gVisor's runsc.
+// Command headgate is the git server for tables, its client helpers and, by
+// argv[0], gVisor's runsc. The commands are thin: what they do is in the packages
+// below, or in the worker process that they start.
 package main
 
-import "github.com/headgate/headgate/exec/sandbox/runsc"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/headgate/headgate/exec/sandbox/runsc"
+)
+
+// version is set by the linker (see Makefile).
+var version = "dev"
+
+// Exit codes, the same for every command.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+const description = `A git server for tables: a push to main runs the repository's data pipeline in
+gVisor sandboxes, and main moves only when every verifier passes on exactly the
+state that is published.
+
+To start:  headgate serve
+           headgate init DIR, and follow the README there
+
+Exit codes: 0 done, 1 failed or refused, 2 wrong usage.`
+
+type cli struct {
+	Serve   serveCmd   `cmd:"" help:"Run the server."`
+	Init    initCmd    `cmd:"" help:"Make the skeleton of a lake."`
+	Import  importCmd  `cmd:"" help:"Turn Parquet, CSV or JSON lines into a table of this checkout."`
+	Query   queryCmd   `cmd:"" help:"Ask a checkout's tables by SQL."`
+	Log     logCmd     `cmd:"" help:"Show what was published, and what each table was made from."`
+	Version versionCmd `cmd:"" help:"Print the version."`
+}
+
+// streams are the process's own.
+type streams struct {
+	out, err io.Writer
+}
 
 func main() {
+	// Nothing may come before this: a sandbox is this binary under another name.
 	if runsc.Called() {
 		runsc.Main()
+		return
 	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], streams{os.Stdout, os.Stderr})
+	stop()
+	os.Exit(code)
+}
+
+// exited carries an exit code that kong asks for (after --help) up to run.
+type exited int
+
+// run executes one command line and returns the exit code.
+func run(ctx context.Context, args []string, std streams) (code int) {
+	defer func() {
+		switch r := recover().(type) {
+		case nil:
+		case exited:
+			code = int(r)
+		default:
+			panic(r)
+		}
+	}()
+	var c cli
+	parser, err := kong.New(&c,
+		kong.Name("headgate"), kong.Description(description),
+		kong.Writers(std.out, std.err),
+		kong.Exit(func(code int) { panic(exited(code)) }),
+		kong.Configuration(yamlFlags),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 100}),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(std),
+	)
+	if err != nil {
+		panic(err) // the command table above is wrong; any test finds it
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	parsed, err := parser.Parse(args)
+	if err != nil {
+		fmt.Fprintf(std.err, "headgate: %v\n", err)
+		fmt.Fprintf(std.err, "See: headgate %s--help\n", commandOf(err))
+		return exitUsage
+	}
+	err = parsed.Run()
+	var usage *usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &usage):
+		fmt.Fprintf(std.err, "headgate: %v\nSee: headgate %s --help\n", err, parsed.Selected().Name)
+		return exitUsage
+	case ctx.Err() != nil:
+		fmt.Fprintln(std.err, "headgate: interrupted; nothing was changed")
+		return exitFailed
+	default:
+		fmt.Fprintf(std.err, "headgate: %v\n", err)
+		return exitFailed
+	}
+}
+
+// commandOf returns the name of the command that a parse error is about and a
+// blank, or nothing.
+func commandOf(err error) string {
+	var bad *kong.ParseError
+	if errors.As(err, &bad) && bad.Context != nil && bad.Context.Selected() != nil {
+		return bad.Context.Selected().Name + " "
+	}
+	return ""
+}
+
+// usageError is a command line that cannot be meant.
+type usageError struct{ text string }
+
+func (e *usageError) Error() string { return e.text }
+
+func usagef(format string, args ...any) error {
+	return &usageError{fmt.Sprintf(format, args...)}
+}
+
+type versionCmd struct {
+	JSON bool `help:"Print one JSON object." name:"json"`
+}
+
+// Help is shown below the command's flags.
+func (versionCmd) Help() string { return "Example:\n  headgate version --json" }
+
+// Run prints the version.
+func (c *versionCmd) Run(std streams) error {
+	if c.JSON {
+		return printJSON(std.out, map[string]string{"version": version})
+	}
+	_, err := fmt.Fprintln(std.out, "headgate", version)
+	return err
 }

@@ -1,0 +1,92 @@
+# make build, make test and make demo need no preparation: each gets what it
+# needs. CI runs make test and nothing else.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+CACHE   := .cache
+VENV    := $(CACHE)/venv
+PYTHON  := $(VENV)/bin/python
+
+# Compiled under the race detector is everything but gVisor (two minutes of
+# compiling for code that is not ours) and the end-to-end tests, which are programs.
+NO_RACE := /cmd/headgate$$|/exec/sandbox/runsc$$|/exec/sandbox$$|/test/
+PACKAGES = $$(go list ./...)
+
+GOFLAGS_STATIC := -trimpath
+
+.PHONY: help
+help: ## show this
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+.PHONY: build
+build: bin/headgate bin/headgate-worker ## build bin/headgate and bin/headgate-worker, both static
+
+.PHONY: bin/headgate bin/headgate-worker
+bin/headgate: need-git
+	CGO_ENABLED=0 go build $(GOFLAGS_STATIC) -ldflags '-s -w -X main.version=$(VERSION)' -o $@ ./cmd/headgate
+
+bin/headgate-worker: need-gcc need-g++
+	CGO_ENABLED=1 go build $(GOFLAGS_STATIC) -ldflags '-s -w -linkmode external -extldflags "-static"' -o $@ ./cmd/headgate-worker
+
+# One rule for every program that is not ours: it is there, or it is installed.
+.PHONY: need-git need-ssh need-ssh-keygen need-gcc need-g++ need-python3
+need-%:
+	@test/need.sh $*
+
+.PHONY: venv
+venv: $(VENV)/.ready ## make the Python environment of the tests and the demo
+$(VENV)/.ready: test/requirements.txt | need-python3
+	rm -rf $(VENV)
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement test/requirements.txt
+	touch $@
+
+.PHONY: test
+test: vet lint unit python e2e ## everything that CI checks
+
+.PHONY: vet
+vet: need-gcc need-g++
+	go vet ./...
+
+.PHONY: lint
+lint: need-gcc need-g++ ## staticcheck, errcheck, formatting and the rules of test/arch
+	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); test -z "$$unformatted" || { echo "gofmt these: $$unformatted"; exit 1; }
+	go tool staticcheck ./...
+	go tool errcheck -ignoretests -exclude test/errcheck.txt ./...
+	go test ./test/arch
+
+.PHONY: unit
+unit: build venv need-ssh need-ssh-keygen ## unit tests under the race detector, and those that start gVisor without it
+	go test -race $$(go list ./... | grep -vE '$(NO_RACE)')
+	HEADGATE_PYTHON=$(CURDIR)/$(PYTHON) go test ./cmd/headgate ./exec/sandbox/...
+
+.PHONY: python
+python: venv ## tests of the Python SDK
+	cd sdk/python && $(CURDIR)/$(PYTHON) -m unittest discover -s tests -t .
+
+.PHONY: e2e
+e2e: build venv need-git need-ssh ## end-to-end scripts: the built server, real git and ssh, gVisor. RUN=name picks one
+	HEADGATE_PYTHON=$(CURDIR)/$(PYTHON) go test -count=1 -parallel 2 -timeout 20m $(if $(RUN),-v -run 'TestScripts/$(RUN)') ./test/e2e
+
+.PHONY: demo
+demo: build venv need-git need-ssh need-ssh-keygen ## play the main job with real git commands; KEEP=1 leaves the server up
+	@HEADGATE_PYTHON=$(CURDIR)/$(PYTHON) KEEP=$(KEEP) test/demo/demo.sh
+
+.PHONY: bench
+bench: build venv need-git need-ssh ## push-to-published and no-op push, medians of ROUNDS=10
+	HEADGATE_PYTHON=$(CURDIR)/$(PYTHON) go run ./test/bench -rounds $(or $(ROUNDS),10)
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME=20s
+	@for pkg in $(PACKAGES); do \
+	  for f in $$(go test -list '^Fuzz' $$pkg | grep ^Fuzz || true); do \
+	    echo "$$pkg $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(or $(FUZZTIME),20s) $$pkg; \
+	  done; \
+	done
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin $(CACHE)

@@ -1,0 +1,257 @@
+package engine
+
+import (
+	"context"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/headgate/headgate/exec/protocol"
+)
+
+// cut turns files into parts.
+func (e *execution) cut(ctx context.Context) (*protocol.Answer, error) {
+	if len(e.order.Files) == 0 {
+		return nil, dataError("there is no file to read")
+	}
+	files := literalList(e.order.Files)
+	var source string
+	switch e.order.FileFormat {
+	case "parquet":
+		if err := e.db.sameColumns(ctx, e.order.Files); err != nil {
+			return nil, err
+		}
+		source = "read_parquet(" + files + ", union_by_name = true, hive_partitioning = false)"
+	case "csv":
+		// All rows decide the types: a sample would let the 20,481st row fail, or
+		// change the schema with the order of rows.
+		source = "read_csv(" + files + ", union_by_name = true, hive_partitioning = false, sample_size = -1)"
+	case "json":
+		source = "read_json(" + files + ", union_by_name = true, hive_partitioning = false, sample_size = -1, maximum_sample_files = 1000000)"
+	default:
+		return nil, dataError("file format %q: want parquet, csv or json", e.order.FileFormat)
+	}
+	query := "SELECT * FROM " + source
+	columns, err := e.db.describeQuery(ctx, query)
+	if err != nil {
+		return nil, fileError(err)
+	}
+	if e.order.FileFormat == "csv" && len(columns) == 1 {
+		if err := raggedCSV(e.order.Files, columns[0].Name); err != nil {
+			return nil, err
+		}
+	}
+	if err := checkNames(columns); err != nil {
+		return nil, err
+	}
+	key, err := resolveKey(e.order.Key, columns)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.store(ctx, query, columns, key, e.order.KeepOrder && len(key) == 0); err != nil {
+		return nil, fileError(err)
+	}
+	return e.sendParts(ctx, key)
+}
+
+// raggedCSV explains why DuckDB took files for one column of text: it prefers that
+// to a delimiter which one row has too many or too few of. name is the column's,
+// which is then the whole header.
+func raggedCSV(files []string, name string) error {
+	at := strings.IndexAny(name, ",;|\t")
+	if at < 0 {
+		return nil
+	}
+	for _, path := range files {
+		f, err := os.Open(path)
+		if err != nil {
+			return dataError("cannot read %q", path)
+		}
+		r := csv.NewReader(f)
+		r.Comma = rune(name[at])
+		r.LazyQuotes = true
+		r.ReuseRecord = true
+		fields := 0
+		for err == nil {
+			var record []string
+			if record, err = r.Read(); err == nil {
+				fields = len(record)
+			} else if errors.Is(err, csv.ErrFieldCount) {
+				f.Close()
+				line, _ := r.FieldPos(0)
+				return dataError("%s: line %d has %s, the lines before have %d", path, line, count(int64(len(record)), "field"), fields)
+			}
+		}
+		f.Close()
+	}
+	return nil
+}
+
+// fileError is an error of reading files: the statement is ours, so that neither
+// its positions nor DuckDB's kinds of error mean anything to the user.
+func fileError(err error) error {
+	u := userError(err)
+	if u.Kind == kindSQL {
+		u.Kind = kindData
+	}
+	u.Line, u.Column = 0, 0
+	// DuckDB appends the reader's options to errors in CSV.
+	if at := strings.Index(u.Message, "\n\nPossible fixes:"); at >= 0 {
+		u.Message = u.Message[:at]
+	}
+	if at := strings.Index(u.Message, "\nPossible fixes:"); at >= 0 {
+		u.Message = u.Message[:at]
+	}
+	return u
+}
+
+// sameColumns refuses Parquet files of which one has another type for a column
+// than the first; a column that a file lacks is NULL there. DuckDB would turn
+// numbers into text to make both fit.
+func (db *database) sameColumns(ctx context.Context, files []string) error {
+	type origin struct{ kind, file string }
+	first := make(map[string]origin)
+	for _, f := range files {
+		columns, err := db.parquetColumns(ctx, f)
+		if err != nil {
+			return err
+		}
+		for _, c := range columns {
+			name := strings.ToLower(c.Name)
+			before, ok := first[name]
+			if !ok {
+				first[name] = origin{c.Type, f}
+				continue
+			}
+			if before.kind != c.Type && (!isNumber(before.kind) || !isNumber(c.Type)) {
+				return dataError("column %q is %s in %q but %s in %q", c.Name, before.kind, before.file, c.Type, f)
+			}
+		}
+	}
+	return nil
+}
+
+func isNumber(t string) bool {
+	switch t {
+	case "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE":
+		return true
+	}
+	return strings.HasPrefix(t, "DECIMAL(")
+}
+
+// parquetColumns returns a file's columns as the file says: names, DuckDB's
+// types, and whether a column may be NULL.
+func (db *database) parquetColumns(ctx context.Context, file string) ([]protocol.Column, error) {
+	columns, err := db.describeQuery(ctx, "SELECT * FROM "+parquet(file))
+	if err != nil {
+		return nil, inFile(fileError(err), file)
+	}
+	rows, err := db.conn.QueryContext(ctx, "SELECT name, repetition_type, coalesce(num_children, 0) FROM parquet_schema("+literal(file)+")")
+	if err != nil {
+		return nil, inFile(fileError(err), file)
+	}
+	defer rows.Close()
+	type element struct {
+		name, repetition string
+		children         int64
+	}
+	var schema []element
+	for rows.Next() {
+		var el element
+		var repetition *string
+		if err := rows.Scan(&el.name, &repetition, &el.children); err != nil {
+			return nil, err
+		}
+		if repetition != nil {
+			el.repetition = *repetition
+		}
+		schema = append(schema, el)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, inFile(fileError(err), file)
+	}
+	// The schema is a tree in depth-first order; the root's children are columns.
+	seen := make(map[string]bool)
+	at := 1
+	for i := range columns {
+		if at >= len(schema) {
+			break
+		}
+		name := schema[at].name
+		if seen[strings.ToLower(name)] {
+			return nil, inFile(dataError("two columns are named %q", name), file)
+		}
+		seen[strings.ToLower(name)] = true
+		columns[i].Nullable = schema[at].repetition != "REQUIRED"
+		for open := int64(1); open > 0 && at < len(schema); at++ {
+			open += schema[at].children - 1
+		}
+	}
+	if len(columns) == 0 {
+		return nil, inFile(dataError("there are no columns"), file)
+	}
+	return columns, nil
+}
+
+// inFile names the file in an error, unless DuckDB did.
+func inFile(err error, file string) error {
+	u := userError(err)
+	if !strings.Contains(u.Message, file) {
+		u.Message = fmt.Sprintf("%s: %s", file, u.Message)
+	}
+	return u
+}
+
+// describe reads the parts of one table as they are.
+func (e *execution) describe(ctx context.Context) (*protocol.Answer, error) {
+	if len(e.order.Inputs) != 1 || len(e.order.Inputs[0].Files) == 0 {
+		return nil, dataError("want one table with at least one part")
+	}
+	files := e.order.Inputs[0].Files
+	snapshot := &protocol.Snapshot{}
+	var total int64
+	for i, f := range files {
+		columns, err := e.db.parquetColumns(ctx, f)
+		if err != nil {
+			return nil, err
+		}
+		if i == 0 {
+			snapshot.Columns = columns
+		} else if diff := differ(snapshot.Columns, columns); diff != "" {
+			return nil, dataError("%s does not fit %s: %s", f, files[0], diff)
+		}
+		for j := range columns {
+			snapshot.Columns[j].Nullable = snapshot.Columns[j].Nullable || columns[j].Nullable
+		}
+		part := protocol.Part{File: f}
+		if err := e.db.conn.QueryRowContext(ctx, "SELECT count(*) FROM "+parquet(f)).Scan(&part.Rows); err != nil {
+			return nil, inFile(fileError(err), f)
+		}
+		if part.Stats, err = e.db.stats(ctx, parquet(f), columns); err != nil {
+			return nil, inFile(fileError(err), f)
+		}
+		total += part.Rows
+		snapshot.Parts = append(snapshot.Parts, part)
+	}
+	return &protocol.Answer{Snapshot: snapshot, Rows: total}, nil
+}
+
+// differ names the first difference between two parts' columns.
+func differ(first, other []protocol.Column) string {
+	for i, c := range first {
+		switch {
+		case i >= len(other):
+			return fmt.Sprintf("it lacks column %q", c.Name)
+		case other[i].Name != c.Name:
+			return fmt.Sprintf("column %d is %q, want %q", i+1, other[i].Name, c.Name)
+		case other[i].Type != c.Type:
+			return fmt.Sprintf("column %q is %s, want %s", c.Name, other[i].Type, c.Type)
+		}
+	}
+	if len(other) > len(first) {
+		return fmt.Sprintf("it has one more column, %q", other[len(first)].Name)
+	}
+	return ""
+}

@@ -1,0 +1,105 @@
+// Package engine carries out the worker's orders with DuckDB in memory: it reads
+// Parquet parts as tables, runs SQL, and cuts results into deterministic parts.
+// It trusts neither the SQL nor the files, and does not know where they are from.
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+
+	"github.com/headgate/headgate/exec/protocol"
+)
+
+// Run carries out one order. Files and progress go to out as frames, and last
+// the answer: what is wrong with the user's SQL or data is an answer too. The
+// error means that none could be given, because out is broken. Causes that a user
+// should not see go to log.
+func Run(ctx context.Context, order *protocol.Order, out, log io.Writer) error {
+	return (&execution{order: order, out: out, partRows: partRows}).run(ctx, log)
+}
+
+func (e *execution) run(ctx context.Context, log io.Writer) error {
+	answer, err := e.answer(ctx, log)
+	var broken *outputError
+	if errors.As(err, &broken) {
+		return err
+	}
+	if err != nil {
+		answer = &protocol.Answer{Error: userError(err)}
+	}
+	return protocol.WriteAnswer(e.out, answer)
+}
+
+// outputError is a failure to write frames: nobody is listening.
+type outputError struct{ err error }
+
+func (e *outputError) Error() string { return "write output: " + e.err.Error() }
+func (e *outputError) Unwrap() error { return e.err }
+
+// execution is one order being carried out.
+type execution struct {
+	order    *protocol.Order
+	out      io.Writer
+	partRows int64 // most rows of a part
+	db       *database
+	dir      string // private to the order; removed at its end
+}
+
+func (e *execution) answer(ctx context.Context, log io.Writer) (a *protocol.Answer, err error) {
+	// A fault of ours must not end without an answer: the server would take it
+	// for a crash of the user's code.
+	defer func() {
+		if p := recover(); p != nil {
+			fmt.Fprintf(log, "panic: %v\n%s\n", p, debug.Stack())
+			a, err = nil, &protocol.UserError{Kind: kindInternal, Message: fmt.Sprintf("internal error of the worker in order %q; the log has the details", e.order.Op)}
+		}
+	}()
+	op, ok := map[protocol.Op]func(context.Context) (*protocol.Answer, error){
+		protocol.OpTables:   e.tables,
+		protocol.OpModel:    e.model,
+		protocol.OpCut:      e.cut,
+		protocol.OpDescribe: e.describe,
+		protocol.OpVerify:   e.verify,
+		protocol.OpQuery:    e.query,
+	}[e.order.Op]
+	if !ok {
+		return nil, &protocol.UserError{Kind: kindInternal, Message: fmt.Sprintf("the worker does not know the order %q", e.order.Op)}
+	}
+	if e.dir, err = os.MkdirTemp(e.order.TempDir, "headgate-"); err != nil {
+		return nil, fmt.Errorf("make a temporary directory: %w", err)
+	}
+	defer os.RemoveAll(e.dir)
+	if e.db, err = openDatabase(ctx, e.order, e.dir); err != nil {
+		return nil, err
+	}
+	defer e.db.close()
+	return op(ctx)
+}
+
+// sendFile sends the file at path as a frame and removes it.
+func (e *execution) sendFile(name, path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if err := protocol.WriteFile(e.out, name, info.Size(), f); err != nil {
+		return &outputError{err}
+	}
+	return os.Remove(path)
+}
+
+func (e *execution) note(format string, args ...any) error {
+	if err := protocol.WriteNote(e.out, fmt.Sprintf(format, args...)); err != nil {
+		return &outputError{err}
+	}
+	return nil
+}

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+//go:embed skeleton
+var skeleton embed.FS
+
+type initCmd struct {
+	Dir  string `arg:"" help:"The directory to make the lake in; it is created if it is not there." type:"path"`
+	JSON bool   `help:"Print one JSON object." name:"json"`
+}
+
+// Help is shown below the command's flags.
+func (initCmd) Help() string {
+	return `Examples:
+  headgate init my-lake
+  cd my-lake && git add -A && git commit -m "A lake"
+
+Writes headgate.yaml, .gitattributes, one model, one verifier and a README, makes
+a git repository with the branch main if there is none, and sets what makes
+pushes of Parquet fast in that repository alone. A file that is there is never
+overwritten.`
+}
+
+// gitSettings are local to the lake. Parquet is compressed already: deflating
+// and searching for deltas made a push of 1 GiB eight times slower.
+var gitSettings = [][2]string{
+	{"core.compression", "0"},
+	{"pack.window", "0"},
+	{"core.bigFileThreshold", "1m"},
+	{"alias.propose", "push origin HEAD:refs/for/main"},
+}
+
+// Run makes the skeleton, all of it or nothing.
+func (c *initCmd) Run(ctx context.Context, std streams) (err error) {
+	files, err := skeletonFiles()
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if _, err := os.Lstat(filepath.Join(c.Dir, f.path)); err == nil {
+			return fmt.Errorf("%s is there already; nothing was written", filepath.Join(c.Dir, f.path))
+		}
+	}
+	var undo undo
+	defer func() {
+		if err != nil {
+			undo.run()
+		}
+	}()
+	if err := undo.mkdir(c.Dir); err != nil {
+		return err
+	}
+	for _, f := range files {
+		path := filepath.Join(c.Dir, f.path)
+		if err := undo.mkdir(filepath.Dir(path)); err != nil {
+			return err
+		}
+		if err := undo.write(path, f.content); err != nil {
+			return err
+		}
+	}
+	lake := &checkout{c.Dir}
+	if _, err := os.Lstat(filepath.Join(c.Dir, ".git")); errors.Is(err, fs.ErrNotExist) {
+		undo.paths = append(undo.paths, filepath.Join(c.Dir, ".git"))
+		if err := lake.git(ctx, nil, "init", "--quiet", "--initial-branch=main"); err != nil {
+			return err
+		}
+	}
+	for _, s := range gitSettings {
+		if err := lake.git(ctx, nil, "config", "--local", s[0], s[1]); err != nil {
+			return err
+		}
+	}
+	return c.report(std, files)
+}
+
+func (c *initCmd) report(std streams, files []skeletonFile) error {
+	if c.JSON {
+		paths := make([]string, len(files))
+		for i, f := range files {
+			paths[i] = f.path
+		}
+		return printJSON(std.out, map[string]any{"dir": c.Dir, "files": paths})
+	}
+	_, err := fmt.Fprintf(std.out, "A lake in %s. Next:\n  cd %s\n  git add -A && git commit -m \"A lake\"\n  git remote add origin ssh://HOST:2222/my-lake\n  git push origin HEAD:main\n", c.Dir, c.Dir)
+	return err
+}
+
+type skeletonFile struct {
+	path    string
+	content []byte
+}
+
+func skeletonFiles() ([]skeletonFile, error) {
+	var out []skeletonFile
+	err := fs.WalkDir(skeleton, "skeleton", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		content, err := skeleton.ReadFile(path)
+		name := strings.TrimPrefix(path, "skeleton/")
+		if name == "gitattributes" {
+			name = "." + name // under its own name it would govern this repository
+		}
+		out = append(out, skeletonFile{filepath.FromSlash(name), content})
+		return err
+	})
+	return out, err
+}
+
+// undo remembers what was made, to remove it again.
+type undo struct{ paths []string }
+
+// mkdir makes a directory and those above it.
+func (u *undo) mkdir(dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if parent := filepath.Dir(dir); parent != dir {
+		if err := u.mkdir(parent); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	u.paths = append(u.paths, dir)
+	return nil
+}
+
+func (u *undo) write(path string, content []byte) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	u.paths = append(u.paths, path)
+	_, err = f.Write(content)
+	return errors.Join(err, f.Close())
+}
+
+// run removes everything that was made, newest first.
+func (u *undo) run() {
+	for i := len(u.paths) - 1; i >= 0; i-- {
+		_ = os.RemoveAll(u.paths[i])
+	}
+}

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/headgate/headgate/exec/protocol"
+)
+
+const workerName = "headgate-worker"
+
+// workerFlag is the flag that commands share which start the worker.
+type workerFlag struct {
+	Worker string `help:"The headgate-worker program; by default the one beside this program, else on PATH." placeholder:"PATH" env:"HEADGATE_WORKER"`
+}
+
+// path returns the worker's path.
+func (f workerFlag) path() (string, error) {
+	if f.Worker != "" {
+		return exec.LookPath(f.Worker)
+	}
+	if self, err := os.Executable(); err == nil {
+		beside := filepath.Join(filepath.Dir(self), workerName)
+		if _, err := os.Stat(beside); err == nil {
+			return beside, nil
+		}
+	}
+	path, err := exec.LookPath(workerName)
+	if err != nil {
+		return "", fmt.Errorf("%s is neither beside this program nor on PATH; name it with --worker", workerName)
+	}
+	return path, nil
+}
+
+// localLimits bounds a worker that runs as the user's own process: their machine
+// is theirs to fill, so only the answer, which is held in memory, is bounded.
+var localLimits = protocol.ReadLimits{
+	Files: 1 << 20, FileBytes: 1 << 50, TotalBytes: 1 << 50,
+	AnswerBytes: protocol.DefaultReadLimits.AnswerBytes,
+}
+
+// runWorker runs one order in a worker process of the user's own. Nothing is
+// sandboxed: it reads the user's files with the user's rights. An *protocol.UserError
+// is the order's own failure.
+func (f workerFlag) runWorker(ctx context.Context, order *protocol.Order, sink protocol.FileSink, note func(string)) (*protocol.Answer, error) {
+	path, err := f.path()
+	if err != nil {
+		return nil, err
+	}
+	tmp, err := os.MkdirTemp("", "headgate-worker-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(tmp)
+	order.TempDir = tmp
+	if order.Threads == 0 {
+		order.Threads = runtime.NumCPU()
+	}
+	doc, err := json.Marshal(order)
+	if err != nil {
+		return nil, fmt.Errorf("encode order: %w", err)
+	}
+	// Cancelled as soon as the output cannot be used, so that Wait does not wait
+	// for a worker that writes into a pipe which nobody reads.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path)
+	cmd.Stdin = bytes.NewReader(doc)
+	var log tail
+	cmd.Stderr = &log
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	if sink == nil {
+		sink = func(string, int64, io.Reader) error { return nil }
+	}
+	if note == nil {
+		note = func(string) {}
+	}
+	answer, readErr := protocol.Read(stdout, localLimits, sink, note)
+	if readErr != nil {
+		cancel()
+	}
+	waitErr := cmd.Wait()
+	switch {
+	case readErr != nil && errors.Is(readErr, protocol.ErrNoAnswer):
+		return nil, fmt.Errorf("%s ended without an answer (%v): %s", workerName, waitErr, log.text())
+	case readErr != nil:
+		return nil, readErr
+	case answer.Error != nil:
+		return nil, answer.Error
+	case waitErr != nil:
+		return nil, fmt.Errorf("%s: %w: %s", workerName, waitErr, log.text())
+	}
+	return answer, nil
+}
+
+// tail keeps the end of what is written to it.
+type tail struct{ b []byte }
+
+const tailBytes = 4 << 10
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.b = append(t.b, p...)
+	if n := len(t.b); n > tailBytes {
+		t.b = append(t.b[:0], t.b[n-tailBytes:]...)
+	}
+	return len(p), nil
+}
+
+func (t *tail) text() string {
+	if s := strings.TrimSpace(string(t.b)); s != "" {
+		return s
+	}
+	return "it said nothing"
+}

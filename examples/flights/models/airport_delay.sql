@@ -1,0 +1,13 @@
+-- headgate: key=[iata]
+-- One row for each airport that flights left from.
+SELECT
+    a.iata,
+    a.name,
+    a.city,
+    a.state,
+    count(*) AS departures,
+    round(avg(f.delay), 2) AS mean_delay,
+    round(count(*) FILTER (WHERE f.delay >= 15) / count(*), 4) AS late_share
+FROM flights f
+JOIN airports a ON a.iata = f.origin
+GROUP BY a.iata, a.name, a.city, a.state

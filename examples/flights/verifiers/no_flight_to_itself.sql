@@ -1,0 +1,1 @@
+SELECT flight_id, date, origin, destination FROM flights WHERE origin = destination

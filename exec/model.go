@@ -1,0 +1,264 @@
+package exec
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/headgate/headgate/exec/plan"
+	"github.com/headgate/headgate/exec/protocol"
+	"github.com/headgate/headgate/exec/sandbox"
+	"github.com/headgate/headgate/objects"
+	"github.com/headgate/headgate/objects/gitobj"
+	"github.com/headgate/headgate/objects/table"
+)
+
+// Sink receives what a function says while it runs.
+type Sink struct {
+	Log  io.Writer    // standard error, capped by the sandbox's limit
+	Note func(string) // progress lines
+}
+
+// Result is a model's output.
+type Result struct {
+	Table  *Table
+	Env    objects.OID
+	Cached bool
+	Usage  Usage
+}
+
+// modelEntry is a model's cache entry.
+type modelEntry struct {
+	Tree string `json:"tree"`
+}
+
+// Model evaluates a model on its bound inputs and stores the output snapshot.
+// params are the values of the model's declared parameters.
+func (s *Session) Model(ctx context.Context, m *plan.Model, bound []Bound, params map[string]any, out Sink) (*Result, error) {
+	env, err := s.envOf(m.Kind, m.Python)
+	if err != nil {
+		return nil, err
+	}
+	res := &Result{Env: env}
+	key := action{Op: "model", Code: m.Code.String(), Env: env.String(), Inputs: actionInputs(bound), Params: params}.key()
+	var entry modelEntry
+	if s.cached(key, &entry) {
+		if t, err := s.loadCached(ctx, entry.Tree); err == nil {
+			res.Table, res.Cached = t, true
+			return res, nil
+		}
+		// Its objects are gone: a miss, and the new entry will replace it.
+	}
+	if m.Kind == plan.KindPython {
+		res.Table, err = s.pythonModel(ctx, m, bound, params, out, &res.Usage)
+	} else {
+		res.Table, err = s.sqlModel(ctx, m, bound, out, &res.Usage)
+	}
+	if err != nil {
+		return res, withUsage(err, &res.Usage)
+	}
+	s.remember(key, modelEntry{Tree: res.Table.Tree.String()})
+	return res, nil
+}
+
+func (s *Session) loadCached(ctx context.Context, tree string) (*Table, error) {
+	oid, err := objects.ParseOID(tree)
+	if err != nil {
+		return nil, err
+	}
+	return LoadTable(ctx, s.store, oid)
+}
+
+// withUsage gives a failure what the function cost until it failed.
+func withUsage(err error, u *Usage) error {
+	if f, ok := err.(*Failure); ok {
+		f.Usage = *u
+	}
+	return err
+}
+
+func (s *Session) sqlModel(ctx context.Context, m *plan.Model, bound []Bound, out Sink, u *Usage) (*Table, error) {
+	order := &protocol.Order{Op: protocol.OpModel, SQL: m.SQL, Key: m.Key}
+	t, err := s.cut(ctx, s.limits(m.Resources), order, bound, nil, out, u)
+	return t, inFile(err, m.Path)
+}
+
+// inFile tells where a query's error is: the worker knows lines of the query,
+// the plan knows the file.
+func inFile(err error, path string) error {
+	f, ok := err.(*Failure)
+	if !ok || f.Detail == nil {
+		return err
+	}
+	if f.Detail.File == "" {
+		f.Detail.File = path
+	}
+	f.Text = Describe(f.Detail)
+	return err
+}
+
+// pythonModel runs the function on its inputs, then cuts what it returned in a
+// second sandbox: the first one ran foreign code, so nothing it says about its
+// own bytes counts.
+func (s *Session) pythonModel(ctx context.Context, m *plan.Model, bound []Bound, params map[string]any, out Sink, u *Usage) (*Table, error) {
+	dir, done, err := s.tempDir()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	lim := s.limits(m.Resources)
+	job := s.job(sandbox.KindPython, m.Python, lim, &protocol.Order{
+		Op: protocol.OpPyModel, Path: codeRoot, Module: m.Path, Function: m.Function, Params: params,
+	})
+	job.Log, job.Note = limited(out.Log), out.Note
+	job.Files = s.spool(filepath.Join(dir, "output.parquet"))
+	if err := s.stageProjected(ctx, &job, bound, dir, u); err != nil {
+		return nil, err
+	}
+	s.stageCode(ctx, &job, m.Files)
+	if _, err := s.rt.run(ctx, job, u); err != nil {
+		return nil, err
+	}
+	raw := filepath.Join(dir, "output.parquet")
+	if _, err := os.Stat(raw); err != nil {
+		return nil, &Failure{Kind: "crash", Text: fmt.Sprintf("%s: %s returned no table", m.Path, m.Function)}
+	}
+	order := &protocol.Order{Op: protocol.OpCut, FileFormat: "parquet", Files: []string{inputRoot + "output.parquet"}, Key: m.Key}
+	t, err := s.cut(ctx, lim, order, nil, []sandbox.Input{linkFile("output.parquet", raw)}, out, u)
+	return t, inFile(err, m.Path)
+}
+
+// codeRoot is where a sandbox sees the lake's Python files.
+const codeRoot = inputRoot + "code"
+
+func (s *Session) stageCode(ctx context.Context, job *sandbox.Job, files []plan.File) {
+	for _, f := range files {
+		job.Inputs = append(job.Inputs, sandbox.Input{Path: "code/" + f.Path, Link: func(host string) error {
+			return s.store.Link(ctx, f.OID, host)
+		}})
+	}
+}
+
+func linkFile(path, from string) sandbox.Input {
+	return sandbox.Input{Path: path, Link: func(host string) error { return os.Link(from, host) }}
+}
+
+// stageProjected stages inputs for Python. An input that declares columns or a
+// filter is first cut down to them by a worker in a sandbox of its own, so that
+// the function cannot read what it did not declare.
+func (s *Session) stageProjected(ctx context.Context, job *sandbox.Job, bound []Bound, dir string, u *Usage) error {
+	plain := make([]Bound, 0, len(bound))
+	for i, b := range bound {
+		if len(b.Columns) == 0 && b.Filter == "" {
+			plain = append(plain, b)
+			continue
+		}
+		raw := filepath.Join(dir, fmt.Sprintf("input-%d.parquet", i))
+		sub := s.job(sandbox.KindWorker, "", job.Limits, &protocol.Order{
+			Op: protocol.OpQuery, SQL: "SELECT * FROM " + quoteName(b.Input.Table), Format: "parquet",
+		})
+		sub.Files = s.spool(raw)
+		s.stage(ctx, &sub, []Bound{b})
+		answer, err := s.rt.run(ctx, sub, u)
+		if err != nil {
+			return fmt.Errorf("input %s: %w", b.Input.Table, err)
+		}
+		path := fmt.Sprintf("projected/%d.parquet", i)
+		job.Inputs = append(job.Inputs, linkFile(path, raw))
+		job.Order.Inputs = append(job.Order.Inputs, protocol.Table{
+			Name: b.Input.Table, Param: b.Param, Columns: answer.Columns, Files: []string{inputRoot + path},
+		})
+	}
+	s.stage(ctx, job, plain)
+	return nil
+}
+
+// cut runs an order that answers with a snapshot, and stores it.
+func (s *Session) cut(ctx context.Context, lim sandbox.Limits, order *protocol.Order, bound []Bound, extra []sandbox.Input, out Sink, u *Usage) (*Table, error) {
+	parts := make(map[string]storedPart)
+	job := s.job(sandbox.KindWorker, "", lim, order)
+	job.Inputs, job.Log, job.Note = extra, limited(out.Log), out.Note
+	job.Files = func(name string, n int64, r io.Reader) error {
+		oid, err := s.store.Put(ctx, objects.Blob, n, r)
+		if err != nil {
+			return fmt.Errorf("store part: %w", err)
+		}
+		parts[name] = storedPart{oid: oid, bytes: n}
+		return nil
+	}
+	s.stage(ctx, &job, bound)
+	answer, err := s.rt.run(ctx, job, u)
+	if err != nil {
+		return nil, err
+	}
+	if answer.Snapshot == nil {
+		return nil, fmt.Errorf("worker answered %s without a snapshot", order.Op)
+	}
+	return s.writeSnapshot(ctx, answer.Snapshot, order.Key, parts, nil)
+}
+
+type storedPart struct {
+	oid   objects.OID
+	bytes int64
+}
+
+// writeSnapshot stores table.json and the table's tree. keep holds entries of
+// the tree that are not parts (a README, say).
+func (s *Session) writeSnapshot(ctx context.Context, snap *protocol.Snapshot, key []string, parts map[string]storedPart, keep []gitobj.Entry) (*Table, error) {
+	meta, oids, entries, err := tableOf(snap, key, parts)
+	if err != nil {
+		return nil, err
+	}
+	doc := meta.Encode()
+	if _, err := table.Parse(doc); err != nil {
+		// What the worker says came out of a sandbox; it is held to the rules
+		// of a pushed table.json.
+		return nil, &Failure{Kind: "error", Text: fmt.Sprintf("the result cannot be stored as a table: %v", err)}
+	}
+	metaOID, err := putBytes(ctx, s.store, objects.Blob, doc)
+	if err != nil {
+		return nil, err
+	}
+	entries = append(entries, keep...)
+	entries = append(entries, gitobj.Entry{Name: table.FileName, Mode: gitobj.ModeFile, OID: metaOID})
+	data, err := gitobj.EncodeTree(entries)
+	if err != nil {
+		return nil, err
+	}
+	tree, err := putBytes(ctx, s.store, objects.Tree, data)
+	if err != nil {
+		return nil, err
+	}
+	return &Table{Tree: tree, Meta: meta, Parts: oids}, nil
+}
+
+// tableOf names the parts by what was really stored.
+func tableOf(snap *protocol.Snapshot, key []string, parts map[string]storedPart) (*table.Snapshot, []objects.OID, []gitobj.Entry, error) {
+	meta := &table.Snapshot{Format: table.Format, Key: key}
+	for _, c := range snap.Columns {
+		meta.Columns = append(meta.Columns, table.Column{Name: c.Name, Type: c.Type, Nullable: c.Nullable})
+	}
+	var oids []objects.OID
+	var entries []gitobj.Entry
+	seen := make(map[string]bool)
+	for _, p := range snap.Parts {
+		stored, ok := parts[p.File]
+		if !ok {
+			return nil, nil, nil, fmt.Errorf("worker named part %q, which it did not send", p.File)
+		}
+		name := table.PartName(stored.oid)
+		part := table.Part{File: name, Rows: p.Rows, Bytes: stored.bytes}
+		for _, st := range p.Stats {
+			part.Columns = append(part.Columns, table.Stats{Nulls: st.Nulls, Min: st.Min, Max: st.Max})
+		}
+		meta.Parts = append(meta.Parts, part)
+		oids = append(oids, stored.oid)
+		if !seen[name] { // equal parts are one file, listed twice
+			seen[name] = true
+			entries = append(entries, gitobj.Entry{Name: name, Mode: gitobj.ModeFile, OID: stored.oid})
+		}
+	}
+	return meta, oids, entries, nil
+}

@@ -1,0 +1,268 @@
+package plan
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/go-git/go-git/v5/plumbing"
+
+	"github.com/headgate/headgate/objects"
+	"github.com/headgate/headgate/objects/table"
+)
+
+// maxProblems bounds an Error. Whoever has more has one cause.
+const maxProblems = 100
+
+// builder holds what is known while a plan is made.
+type builder struct {
+	d        Declarer
+	settings *Settings
+	problems []Problem
+	names    names
+	models   []Model
+	verify   []Verifier
+}
+
+// Build makes the plan of the commit whose tree is root. settings may be nil.
+// If the commit's code is at fault, the error is an *Error with every problem
+// that was found; any other error means that the plan could not be made.
+//
+// A SQL model makes the table that its path names: models/x.sql makes "x",
+// models/ns/x.sql makes "ns.x"; the setting name= says otherwise. A Python model
+// makes the table that its decorator names, by default its function's name.
+func Build(ctx context.Context, r objects.Reader, root objects.OID, settings *Settings, d Declarer) (*Plan, error) {
+	if settings == nil {
+		settings = &Settings{}
+	}
+	b := &builder{d: d, settings: settings}
+	s := &scan{r: r, b: b}
+	err := s.run(ctx, root)
+	var much *errTooMuch
+	if errors.As(err, &much) {
+		return nil, &Error{Problems: []Problem{much.Problem}}
+	}
+	if err != nil {
+		return nil, err
+	}
+	tables, err := b.discover(ctx, r, root)
+	if err != nil {
+		return nil, err
+	}
+	queries, err := b.sqlFiles(ctx, s.sql)
+	if err != nil {
+		return nil, err
+	}
+	functions, err := b.pythonFiles(ctx, s.python)
+	if err != nil {
+		return nil, err
+	}
+	b.nameTables(tables)
+	b.resolve(queries, functions)
+	b.applyRules(tables)
+	b.nameVerifiers()
+	ordered := b.order()
+	if len(b.problems) > 0 {
+		return nil, b.failed()
+	}
+	for i := range ordered {
+		ordered[i].Code = modelCode(&ordered[i])
+	}
+	for i := range b.verify {
+		b.verify[i].Code = verifierCode(&b.verify[i])
+	}
+	return &Plan{Models: ordered, Verifiers: b.verify, Sources: b.names.sources()}, nil
+}
+
+func (b *builder) problem(file string, line int, format string, args ...any) {
+	b.problems = append(b.problems, Problem{File: file, Line: line, Message: fmt.Sprintf(format, args...)})
+}
+
+func (b *builder) failed() *Error {
+	slices.SortStableFunc(b.problems, func(x, y Problem) int {
+		if c := strings.Compare(x.File, y.File); c != 0 {
+			return c
+		}
+		return x.Line - y.Line
+	})
+	problems := slices.Compact(b.problems)
+	if more := len(problems) - maxProblems; more > 0 {
+		problems = append(problems[:maxProblems:maxProblems], Problem{Message: fmt.Sprintf("and %d more problems", more)})
+	}
+	return &Error{Problems: problems}
+}
+
+// discover returns the tables of the commit; what is no sound table is a problem.
+func (b *builder) discover(ctx context.Context, r objects.Reader, root objects.OID) ([]table.Table, error) {
+	tables, err := table.Discover(ctx, r, root)
+	var bad *table.Error
+	if errors.As(err, &bad) {
+		b.problem(bad.Path, 0, "%s", bad.Reason)
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find the tables: %w", err)
+	}
+	return tables, nil
+}
+
+// names resolves the names of tables as SQL does: without regard to case.
+type names struct {
+	tables map[string]string // lower case -> as in the plan
+	made   map[string]int    // lower case -> index of the model
+}
+
+func (n *names) find(name string) (string, bool) {
+	t, ok := n.tables[strings.ToLower(name)]
+	return t, ok
+}
+
+func (n *names) known() []string { return slices.Sorted(maps.Values(n.tables)) }
+
+func (n *names) sources() []string {
+	var sources []string
+	for low, name := range n.tables {
+		if _, ok := n.made[low]; !ok {
+			sources = append(sources, name)
+		}
+	}
+	slices.Sort(sources)
+	return sources
+}
+
+// nameTables settles which tables there are: those of the commit, and those
+// that its models make.
+func (b *builder) nameTables(tables []table.Table) {
+	b.names = names{tables: make(map[string]string), made: make(map[string]int)}
+	for _, t := range tables {
+		b.names.tables[strings.ToLower(t.Name)] = t.Name
+	}
+	if len(b.models) > MaxModels {
+		b.problem("", 0, "the commit has %d models, the limit is %d", len(b.models), MaxModels)
+	}
+	for i := range b.models {
+		m := &b.models[i]
+		low := strings.ToLower(m.Name)
+		if first, ok := b.names.made[low]; ok {
+			other := &b.models[first]
+			b.problem(m.Path, m.Line, "table %q is already made by %s", m.Name, place(other.Path, other.Line, other.Kind))
+			continue
+		}
+		if there, ok := b.names.tables[low]; ok && there != m.Name {
+			b.problem(m.Path, m.Line, "makes table %q, but the commit has %q: SQL cannot tell them apart; use one spelling", m.Name, there)
+		}
+		b.names.made[low], b.names.tables[low] = i, m.Name
+	}
+	// A model's output replaces its directory, so no other table may be inside.
+	for _, name := range b.names.known() {
+		space, _, ok := strings.Cut(strings.ToLower(name), ".")
+		if !ok {
+			continue
+		}
+		if i, ok := b.names.made[space]; ok {
+			m := &b.models[i]
+			b.problem(m.Path, m.Line, "makes table %q, which is also the namespace of table %q", m.Name, name)
+		}
+	}
+}
+
+func place(path string, line int, kind string) string {
+	if kind == KindPython {
+		return fmt.Sprintf("%s:%d", path, line)
+	}
+	return path
+}
+
+// input resolves a table that a function reads.
+func (b *builder) input(file string, line int, written string, verifier bool) (string, bool) {
+	if len(written) > len(BasePrefix) && strings.EqualFold(written[:len(BasePrefix)], BasePrefix) {
+		name := written[len(BasePrefix):]
+		if !verifier {
+			b.problem(file, line, "a model cannot read %q: only verifiers see the old tip", clip(written))
+			return "", false
+		}
+		if err := table.ValidName(name); err != nil {
+			b.problem(file, line, "reads %q: %v", clip(written), err)
+			return "", false
+		}
+		// The old tip may have a table that the commit no longer has.
+		if known, ok := b.names.find(name); ok {
+			name = known
+		}
+		return BasePrefix + name, true
+	}
+	name, ok := b.names.find(written)
+	if !ok {
+		b.problem(file, line, "reads table %q, which is neither in %s/ nor made by a model%s",
+			clip(written), table.Root, DidYouMean(written, b.names.known()))
+	}
+	return name, ok
+}
+
+// nameVerifiers refuses two verifiers of one name: reports go by it.
+func (b *builder) nameVerifiers() {
+	if len(b.verify) > MaxVerifiers {
+		b.problem("", 0, "the commit has %d verifiers, the limit is %d", len(b.verify), MaxVerifiers)
+	}
+	seen := make(map[string]*Verifier)
+	for i := range b.verify {
+		v := &b.verify[i]
+		if other, ok := seen[strings.ToLower(v.Name)]; ok {
+			b.problem(v.Path, v.Line, "verifier %q is already in %s", v.Name, place(other.Path, other.Line, other.Kind))
+			continue
+		}
+		seen[strings.ToLower(v.Name)] = v
+	}
+}
+
+// digested is what a function's digest is made of. Its JSON is canonical:
+// fields in this order, maps by key. The name of the model is not in it, so a
+// renamed model keeps its cached results; a Python file's path is, because
+// imports depend on it.
+type digested struct {
+	Format   int               `json:"format"`
+	Kind     string            `json:"kind"`
+	SQL      string            `json:"sql,omitempty"` // oid of the text
+	Key      []string          `json:"key,omitempty"`
+	Strategy string            `json:"strategy,omitempty"`
+	Function string            `json:"function,omitempty"`
+	Files    []digestedFile    `json:"files,omitempty"`
+	Python   string            `json:"python,omitempty"`
+	Packages map[string]string `json:"packages,omitempty"`
+}
+
+type digestedFile struct {
+	Path string `json:"path"`
+	OID  string `json:"oid"`
+}
+
+func modelCode(m *Model) objects.OID {
+	return digest(digested{Kind: m.Kind, SQL: sqlOID(m.SQL), Key: m.Key, Strategy: m.Strategy}, &m.Declared)
+}
+
+func verifierCode(v *Verifier) objects.OID {
+	return digest(digested{Kind: v.Kind, SQL: sqlOID(v.SQL)}, &v.Declared)
+}
+
+func sqlOID(sql string) string {
+	if sql == "" {
+		return ""
+	}
+	return plumbing.ComputeHash(plumbing.BlobObject, []byte(sql)).String()
+}
+
+func digest(d digested, f *Declared) objects.OID {
+	d.Format, d.Function, d.Python, d.Packages = 1, f.Function, f.Python, f.Packages
+	for _, file := range f.Files {
+		d.Files = append(d.Files, digestedFile{Path: file.Path, OID: file.OID.String()})
+	}
+	data, err := json.Marshal(d)
+	if err != nil {
+		panic(err) // strings and maps of strings always have a JSON form
+	}
+	return plumbing.ComputeHash(plumbing.BlobObject, data)
+}

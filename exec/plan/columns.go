@@ -1,0 +1,163 @@
+package plan
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/headgate/headgate/objects/table"
+)
+
+// applyRules gives models their keys by policy and compiles the column tests.
+func (b *builder) applyRules(tables []table.Table) {
+	snapshots := make(map[string]*table.Snapshot)
+	for _, t := range tables {
+		if _, made := b.names.made[strings.ToLower(t.Name)]; !made {
+			// A derived table's pushed state says nothing of what its model will give.
+			snapshots[t.Name] = t.Snapshot
+		}
+	}
+	for _, written := range slices.Sorted(maps.Keys(b.settings.Tables)) {
+		rules := b.settings.Tables[written]
+		name, ok := b.names.find(written)
+		if !ok {
+			b.problem(b.settings.File, rules.Line, "tables.%s: the commit has no such table%s", written, DidYouMean(written, b.names.known()))
+			continue
+		}
+		b.applyKey(name, &rules, snapshots[name])
+		for _, column := range slices.Sorted(maps.Keys(rules.Columns)) {
+			for _, t := range rules.Columns[column] {
+				b.columnTest(name, column, t, snapshots)
+			}
+		}
+	}
+}
+
+func (b *builder) applyKey(name string, rules *Rules, snapshot *table.Snapshot) {
+	for _, column := range rules.Key {
+		b.checkColumn(rules.KeyLine, name, column, snapshot)
+	}
+	i, made := b.names.made[strings.ToLower(name)]
+	if !made || len(rules.Key) == 0 {
+		return
+	}
+	m := &b.models[i]
+	if len(m.Key) == 0 {
+		m.Key = rules.Key
+	} else if !slices.EqualFunc(m.Key, rules.Key, strings.EqualFold) {
+		b.problem(m.Path, m.Line, "key is [%s], but the policy says [%s] (%s:%d)",
+			strings.Join(m.Key, ", "), strings.Join(rules.Key, ", "), b.settings.File, rules.KeyLine)
+	}
+}
+
+func (b *builder) checkColumn(line int, name, column string, snapshot *table.Snapshot) bool {
+	if snapshot == nil {
+		return true // known when the model has run
+	}
+	columns := make([]string, len(snapshot.Columns))
+	for i, c := range snapshot.Columns {
+		if strings.EqualFold(c.Name, column) {
+			return true
+		}
+		columns[i] = c.Name
+	}
+	b.problem(b.settings.File, line, "table %s has no column %q%s", name, clip(column), DidYouMean(column, columns))
+	return false
+}
+
+func (b *builder) columnTest(name, column string, t Test, snapshots map[string]*table.Snapshot) {
+	if !b.checkColumn(t.Line, name, column, snapshots[name]) {
+		return
+	}
+	v := Verifier{
+		Name: fmt.Sprintf("%s.%s:%s", name, column, t.Kind), Path: b.settings.File, Line: t.Line,
+		Kind: KindColumn, Table: name, Column: column, Inputs: []Input{{Table: name}},
+	}
+	if t.Kind == Relationships {
+		to, ok := b.names.find(t.To)
+		if !ok {
+			b.problem(b.settings.File, t.Line, "relationships: there is no table %q%s", clip(t.To), DidYouMean(t.To, b.names.known()))
+			return
+		}
+		if !b.checkColumn(t.Line, to, t.Field, snapshots[to]) {
+			return
+		}
+		if to != name {
+			v.Inputs = append(v.Inputs, Input{Table: to})
+		}
+		t.To = to
+		// A column may refer to more than one table; its first test keeps the plain name.
+		if slices.ContainsFunc(b.verify, func(o Verifier) bool { return o.Name == v.Name }) {
+			v.Name += ":" + to
+		}
+	}
+	sql, err := columnSQL(name, column, t)
+	if err != nil {
+		b.problem(b.settings.File, t.Line, "%v", err)
+		return
+	}
+	v.SQL = sql
+	b.verify = append(b.verify, v)
+}
+
+// columnSQL returns the query of a test's violating rows, with all columns of the table.
+func columnSQL(name, column string, t Test) (string, error) {
+	from, c := quoteTable(name), quote(column)
+	switch t.Kind {
+	case NotNull:
+		return fmt.Sprintf("SELECT * FROM %s WHERE %s IS NULL", from, c), nil
+	case Unique:
+		// The group finds the values cheaply; only a failure pays for its rows.
+		return fmt.Sprintf("SELECT * FROM %[1]s WHERE %[2]s IN (SELECT %[2]s FROM %[1]s WHERE %[2]s IS NOT NULL GROUP BY %[2]s HAVING count(*) > 1) ORDER BY %[2]s", from, c), nil
+	case AcceptedValues:
+		literals := make([]string, len(t.Values))
+		for i, v := range t.Values {
+			literal, err := sqlLiteral(v)
+			if err != nil {
+				return "", err
+			}
+			literals[i] = literal
+		}
+		if len(literals) == 0 {
+			return "", fmt.Errorf("accepted_values has no values")
+		}
+		return fmt.Sprintf("SELECT * FROM %s WHERE %s NOT IN (%s)", from, c, strings.Join(literals, ", ")), nil
+	case Relationships:
+		return fmt.Sprintf("SELECT child.* FROM %s AS child ANTI JOIN %s AS parent ON child.%s = parent.%s WHERE child.%s IS NOT NULL",
+			from, quoteTable(t.To), c, quote(t.Field), c), nil
+	}
+	return "", fmt.Errorf("unknown column test %q", string(t.Kind))
+}
+
+func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+
+// quoteTable quotes each part of a table's name.
+func quoteTable(name string) string {
+	space, rest, ok := strings.Cut(name, ".")
+	if !ok {
+		return quote(name)
+	}
+	return quote(space) + "." + quote(rest)
+}
+
+func sqlLiteral(v any) (string, error) {
+	switch v := v.(type) {
+	case string:
+		return "'" + strings.ReplaceAll(v, "'", "''") + "'", nil
+	case int64:
+		return strconv.FormatInt(v, 10), nil
+	case uint64:
+		return strconv.FormatUint(v, 10), nil
+	case float64:
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			return "", fmt.Errorf("accepted_values: %v is not a finite number", v)
+		}
+		return strconv.FormatFloat(v, 'g', -1, 64), nil
+	case bool:
+		return strings.ToUpper(strconv.FormatBool(v)), nil
+	}
+	return "", fmt.Errorf("accepted_values: %v is not a text, a number or a boolean", v)
+}

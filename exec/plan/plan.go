@@ -1,0 +1,186 @@
+// Package plan reads a commit's models and verifiers and orders them: what has
+// to run, on which tables, and in which order. It executes nothing; what a query
+// or a Python file declares is read by a Declarer. It does not know what a
+// sandbox, a run or a policy file is.
+package plan
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/headgate/headgate/exec/protocol"
+	"github.com/headgate/headgate/objects"
+)
+
+// The kinds of functions.
+const (
+	KindSQL    = "sql"    // one query in a .sql file
+	KindPython = "python" // one decorated function in a .py file
+	KindColumn = "column" // a column test of the policy, compiled to SQL
+)
+
+// StrategyReplace makes each run's output the whole table.
+const StrategyReplace = "REPLACE"
+
+// Plan is everything a run has to do.
+type Plan struct {
+	Models    []Model    // in topological order; equal commits give equal orders
+	Verifiers []Verifier // SQL files, then expectations, then column tests; each in a fixed order
+	Sources   []string   // tables of the commit that no model makes, sorted
+}
+
+// Model is a function from tables to the table Name.
+type Model struct {
+	Name string // of the table: "daily_delay", "mart.daily_delay"
+	Path string // "models/daily_delay.sql"
+	Line int    // of the function in Path; 1 for SQL
+	Kind string // KindSQL or KindPython
+
+	// Code is the digest of everything in the commit, apart from the inputs'
+	// rows, that decides what the model gives. It does not hold the name.
+	Code objects.OID
+
+	SQL      string // the whole file, so that the lines of errors are the file's
+	Strategy string // StrategyReplace
+	Key      []string
+	Inputs   []Input // sorted by Table for SQL, in argument order for Python
+
+	Declared // of a Python model
+	Resources
+}
+
+// Declared is what a Python model or expectation adds.
+type Declared struct {
+	Function   string            // its Python name
+	Files      []File            // the function's file first, then those it imports, sorted
+	LocalFiles []string          // paths of the imported ones
+	Params     []Param           // in argument order
+	Columns    []string          // exactly the columns that a model must return; nil: any
+	Python     string            // version, "3.11"; "" for the default
+	Packages   map[string]string // normalised name -> version
+}
+
+// Resources are a function's own limits; zero means the policy's.
+type Resources struct {
+	Memory  int64 // bytes
+	Timeout time.Duration
+}
+
+// File is a file of the commit.
+type File struct {
+	Path string
+	OID  objects.OID
+}
+
+// Input is a table that a function reads.
+type Input struct {
+	Table   string   // its name as in the plan; in verifiers also "base.<name>"
+	Param   string   // Python: the argument that receives it
+	Columns []string // Python: only these, in this order
+	Filter  string   // Python: a SQL boolean expression over the table's columns
+}
+
+// Param is a Python function's argument that a push option gives.
+type Param struct {
+	Param string // argument
+	Name  string // as in "param.<name>=<value>"
+}
+
+// Verifier is a check that must hold. For KindSQL and KindColumn the rows of
+// SQL are the violations.
+type Verifier struct {
+	Name string // unique in a plan: "no_future", "flights.origin:relationships"
+	Path string // the policy file for a column test
+	Line int
+	Kind string
+	Code objects.OID // see Model.Code
+
+	SQL           string
+	Inputs        []Input
+	Table, Column string // of a column test
+
+	Declared
+	Resources
+}
+
+// BasePrefix starts the name of an input that is the table at the old tip.
+const BasePrefix = "base."
+
+// Declarer reads what code declares, without running it. Its results depend on
+// its arguments alone, so an implementation may cache them. An error means that
+// it could not read; what is wrong with the code itself is in the results.
+type Declarer interface {
+	// Tables returns one result per query, in order.
+	Tables(ctx context.Context, queries []protocol.Query) ([]protocol.QueryTables, error)
+	// Declare returns the declarations of all sources.
+	Declare(ctx context.Context, sources []protocol.Source) ([]protocol.Declaration, error)
+}
+
+// Settings are the policy's part of a plan. The zero value allows no package
+// and has no tests.
+type Settings struct {
+	File     string           // where problems of the settings are: "headgate.yaml"
+	Tables   map[string]Rules // by table name
+	Packages []string         // that a Python function may declare; "*" is all
+}
+
+// Rules are what the policy says of one table.
+type Rules struct {
+	Line    int
+	Key     []string
+	KeyLine int
+	Columns map[string][]Test
+}
+
+// TestKind names a column test.
+type TestKind string
+
+// The column tests. A NULL passes every test but NotNull.
+const (
+	NotNull        TestKind = "not_null"
+	Unique         TestKind = "unique"
+	AcceptedValues TestKind = "accepted_values"
+	Relationships  TestKind = "relationships"
+)
+
+// Test is a rule that every row of a table must satisfy in one column.
+type Test struct {
+	Kind   TestKind
+	Line   int
+	Values []any  // AcceptedValues: string, int64, uint64, float64 or bool
+	To     string // Relationships: every value is in column Field of table To
+	Field  string
+}
+
+// Problem is one thing wrong with the code of a commit.
+type Problem struct {
+	File    string
+	Line    int // 0 if it concerns the whole file
+	Message string
+}
+
+// String returns "models/a.sql:3: message".
+func (p Problem) String() string {
+	switch {
+	case p.File == "":
+		return p.Message
+	case p.Line == 0:
+		return p.File + ": " + p.Message
+	default:
+		return fmt.Sprintf("%s:%d: %s", p.File, p.Line, p.Message)
+	}
+}
+
+// Error says that a commit's code makes no plan. Problems holds everything that
+// could be found in one pass, sorted by file and line.
+type Error struct{ Problems []Problem }
+
+func (e *Error) Error() string {
+	lines := make([]string, len(e.Problems))
+	for i, p := range e.Problems {
+		lines[i] = p.String()
+	}
+	return strings.Join(lines, "\n")
+}

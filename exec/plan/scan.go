@@ -1,0 +1,185 @@
+package plan
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"path"
+	"sort"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/headgate/headgate/objects"
+	"github.com/headgate/headgate/objects/gitobj"
+	"github.com/headgate/headgate/objects/table"
+)
+
+// Where functions live in a commit.
+const (
+	ModelsDir    = "models"
+	VerifiersDir = "verifiers"
+)
+
+// Bounds of a commit's code. They are far above what people write, and keep the
+// memory of a plan, and of the sandbox that reads declarations, small.
+const (
+	MaxModels    = 1_000
+	MaxVerifiers = 5_000
+	MaxFileBytes = 1 << 20
+	maxCodeFiles = 5_000
+	maxCodeBytes = 32 << 20
+	maxEntries   = 100_000 // of all directories but tables/
+	maxTreeBytes = 8 << 20 // of one directory
+	maxTreeDepth = 50
+)
+
+// code is a file of the commit that is part of its functions, or may be imported by one.
+type code struct {
+	File
+	text string
+}
+
+// in returns which of the function directories holds the file, or "".
+func (c *code) in() string {
+	dir, _, ok := strings.Cut(c.Path, "/")
+	if ok && (dir == ModelsDir || dir == VerifiersDir) {
+		return dir
+	}
+	return ""
+}
+
+// scan finds the SQL files below models/ and verifiers/, and the Python files
+// anywhere outside tables/, each sorted by path. Names that start with a dot are
+// not code: editors and operating systems leave such files behind.
+type scan struct {
+	r       objects.Reader
+	b       *builder
+	entries int
+	bytes   int64
+	found   []gitobj.Entry // Name is the whole path
+	sql     []code
+	python  []code
+}
+
+func (s *scan) run(ctx context.Context, root objects.OID) error {
+	if root.IsZero() {
+		return nil
+	}
+	if err := s.walk(ctx, root, ""); err != nil {
+		return err
+	}
+	sort.Slice(s.found, func(i, j int) bool { return s.found[i].Name < s.found[j].Name })
+	for _, e := range s.found {
+		if err := s.read(ctx, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// errTooMuch ends a scan whose commit is beyond a bound; the problem is noted.
+type errTooMuch struct{ Problem }
+
+func (e *errTooMuch) Error() string { return e.String() }
+
+func (s *scan) walk(ctx context.Context, dir objects.OID, at string) error {
+	if strings.Count(at, "/") > maxTreeDepth {
+		return &errTooMuch{Problem{File: at, Message: fmt.Sprintf("directories are nested deeper than %d", maxTreeDepth)}}
+	}
+	data, err := objects.ReadAll(ctx, s.r, dir, objects.Tree, maxTreeBytes)
+	if err != nil {
+		return fmt.Errorf("read directory %q: %w", at, err)
+	}
+	entries, err := gitobj.ParseTree(data)
+	if err != nil {
+		return fmt.Errorf("read directory %q: %w", at, err)
+	}
+	// One small tree may stand in many places, so what counts is what is visited.
+	if s.entries += len(entries); s.entries > maxEntries {
+		return &errTooMuch{Problem{Message: fmt.Sprintf("the commit has more than %d files outside %s/", maxEntries, table.Root)}}
+	}
+	for _, e := range entries {
+		name := path.Join(at, e.Name)
+		switch {
+		case strings.HasPrefix(e.Name, "."):
+		case e.Mode == gitobj.ModeTree:
+			if name == table.Root {
+				continue
+			}
+			if err := s.walk(ctx, e.OID, name); err != nil {
+				return err
+			}
+		case s.wanted(name, e.Mode):
+			e.Name = name
+			s.found = append(s.found, e)
+		}
+	}
+	return nil
+}
+
+func (s *scan) wanted(name string, mode gitobj.Mode) bool {
+	ext := path.Ext(name)
+	inside := (&code{File: File{Path: name}}).in() != ""
+	if ext != ".py" && (ext != ".sql" || !inside) {
+		if low := strings.ToLower(ext); inside && (low == ".sql" || low == ".py") {
+			s.b.problem(name, 0, "the extension must be in lower case: %s", low)
+		}
+		return false
+	}
+	if mode != gitobj.ModeFile && mode != gitobj.ModeExec {
+		if inside {
+			s.b.problem(name, 0, "is not a regular file; symbolic links and submodules cannot be models or verifiers")
+		}
+		return false
+	}
+	return true
+}
+
+func (s *scan) read(ctx context.Context, e gitobj.Entry) error {
+	c := code{File: File{Path: e.Name, OID: e.OID}}
+	info, err := s.r.Stat(ctx, e.OID)
+	if err != nil {
+		return fmt.Errorf("%s: %w", e.Name, err)
+	}
+	if info.Size > MaxFileBytes {
+		// Elsewhere a large Python file is nobody's function; it can just not be imported.
+		if c.in() != "" {
+			s.b.problem(e.Name, 0, "has %d bytes, the limit is %d", info.Size, MaxFileBytes)
+		}
+		return nil
+	}
+	s.bytes += info.Size
+	if len(s.sql)+len(s.python) == maxCodeFiles || s.bytes > maxCodeBytes {
+		return &errTooMuch{Problem{Message: fmt.Sprintf("the commit has more than %d files or %d MiB of SQL and Python", maxCodeFiles, maxCodeBytes>>20)}}
+	}
+	data, err := objects.ReadAll(ctx, s.r, e.OID, objects.Blob, MaxFileBytes)
+	if err != nil {
+		return fmt.Errorf("%s: %w", e.Name, err)
+	}
+	data = bytes.TrimPrefix(data, []byte("\uFEFF"))
+	if !utf8.Valid(data) || bytes.IndexByte(data, 0) >= 0 {
+		if c.in() != "" {
+			s.b.problem(e.Name, 1+bytes.Count(data[:firstInvalid(data)], []byte("\n")), "is not UTF-8 text")
+		}
+		return nil
+	}
+	c.text = string(data)
+	if path.Ext(e.Name) == ".sql" {
+		s.sql = append(s.sql, c)
+	} else {
+		s.python = append(s.python, c)
+	}
+	return nil
+}
+
+// firstInvalid returns where data stops being UTF-8 text.
+func firstInvalid(data []byte) int {
+	for i := 0; i < len(data); {
+		r, n := utf8.DecodeRune(data[i:])
+		if r == 0 || r == utf8.RuneError && n == 1 {
+			return i
+		}
+		i += n
+	}
+	return len(data)
+}

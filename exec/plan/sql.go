@@ -1,0 +1,211 @@
+package plan
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/headgate/headgate/exec/protocol"
+	"github.com/headgate/headgate/objects/table"
+)
+
+// Settings of SQL files.
+var (
+	modelSettings    = []string{"key", "memory", "name", "strategy", "timeout"}
+	verifierSettings = []string{"memory", "name", "timeout"}
+)
+
+// query is a SQL function together with the tables it names.
+type query struct {
+	model  int // index into builder.models, or -1
+	verify int // index into builder.verify, or -1
+	file   *code
+	tables []string
+}
+
+// sqlFiles adds the models and verifiers of SQL files, inputs yet unresolved.
+func (b *builder) sqlFiles(ctx context.Context, files []code) ([]query, error) {
+	var queries []query
+	var ask []protocol.Query
+	for i := range files {
+		f := &files[i]
+		q := query{model: -1, verify: -1, file: f}
+		if f.in() == ModelsDir {
+			b.models = append(b.models, b.sqlModel(f))
+			q.model = len(b.models) - 1
+		} else {
+			b.verify = append(b.verify, b.sqlVerifier(f))
+			q.verify = len(b.verify) - 1
+		}
+		queries = append(queries, q)
+		ask = append(ask, protocol.Query{Name: f.Path, SQL: f.text})
+	}
+	if len(ask) == 0 {
+		return nil, nil
+	}
+	answers, err := b.d.Tables(ctx, ask)
+	if err != nil {
+		return nil, err
+	}
+	if len(answers) != len(ask) {
+		return nil, fmt.Errorf("asked for the tables of %d queries, have %d answers", len(ask), len(answers))
+	}
+	for i, a := range answers {
+		if a.Error != nil {
+			b.problem(files[i].Path, max(1, a.Error.Line), "%s", a.Error.Message)
+			continue
+		}
+		queries[i].tables = a.Tables
+	}
+	return queries, nil
+}
+
+func (b *builder) sqlModel(f *code) Model {
+	h := b.header(f, modelSettings)
+	m := Model{Path: f.Path, Line: 1, Kind: KindSQL, SQL: f.text, Key: h.key, Name: h.name}
+	line := h.lines["name"]
+	if m.Name == "" {
+		m.Name = dotted(f.Path)
+		if strings.Count(m.Name, ".") > 1 && strings.Count(f.Path, "/") > 2 {
+			b.problem(f.Path, 0, "a table has at most one namespace, so this path names none; add: -- headgate: name=<table>")
+			return m
+		}
+	}
+	if err := table.ValidName(m.Name); err != nil {
+		b.problem(f.Path, line, "%v", err)
+	}
+	m.Strategy = b.strategy(f.Path, h.lines["strategy"], h.rest["strategy"])
+	b.checkKey(f.Path, h.lines["key"], m.Key)
+	m.Resources = b.resources(f.Path, h.lines["memory"], h.rest["memory"], h.lines["timeout"], h.rest["timeout"])
+	return m
+}
+
+func (b *builder) sqlVerifier(f *code) Verifier {
+	h := b.header(f, verifierSettings)
+	v := Verifier{Path: f.Path, Line: 1, Kind: KindSQL, SQL: f.text, Name: h.name}
+	if v.Name == "" {
+		v.Name = dotted(f.Path)
+	}
+	b.checkVerifierName(f.Path, h.lines["name"], v.Name)
+	v.Resources = b.resources(f.Path, h.lines["memory"], h.rest["memory"], h.lines["timeout"], h.rest["timeout"])
+	return v
+}
+
+func (b *builder) header(f *code, known []string) header {
+	h := parseHeader(f.text, known)
+	for _, fault := range h.faults {
+		b.problem(f.Path, fault.line, "%s", fault.message)
+	}
+	return h
+}
+
+// dotted returns "ns.x" for models/ns/x.sql.
+func dotted(path string) string {
+	_, rest, _ := strings.Cut(path, "/")
+	return strings.ReplaceAll(strings.TrimSuffix(rest, ".sql"), "/", ".")
+}
+
+var verifierName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,149}$`)
+
+func (b *builder) checkVerifierName(file string, line int, name string) {
+	if !verifierName.MatchString(name) {
+		b.problem(file, line, "verifier name %q: want letters, digits, '_', '-' and '.'", clip(name))
+	}
+}
+
+func (b *builder) strategy(file string, line int, s string) string {
+	s = strings.ToUpper(s)
+	if s != "" && s != StrategyReplace {
+		b.problem(file, line, "strategy %s is not supported yet by this server; use %s", clip(s), StrategyReplace)
+	}
+	return StrategyReplace
+}
+
+func (b *builder) checkKey(file string, line int, key []string) {
+	for i, column := range key {
+		if slices.ContainsFunc(key[:i], func(s string) bool { return strings.EqualFold(s, column) }) {
+			b.problem(file, line, "key names column %q twice", clip(column))
+		}
+	}
+}
+
+func (b *builder) resources(file string, memoryLine int, memory string, timeoutLine int, timeout string) Resources {
+	var r Resources
+	var err error
+	if memory != "" {
+		if r.Memory, err = ParseSize(memory); err != nil {
+			b.problem(file, memoryLine, "memory: %v", err)
+		}
+	}
+	if timeout != "" {
+		if r.Timeout, err = ParseTimeout(timeout); err != nil {
+			b.problem(file, timeoutLine, "timeout: %v", err)
+		}
+	}
+	return r
+}
+
+// resolve gives every function its inputs.
+func (b *builder) resolve(queries []query, functions []function) {
+	for _, q := range queries {
+		seen := make(map[string]bool)
+		var inputs []Input
+		for _, written := range q.tables {
+			name, ok := b.input(q.file.Path, lineOf(q.file.text, written), written, q.verify >= 0)
+			if ok && !seen[name] {
+				seen[name] = true
+				inputs = append(inputs, Input{Table: name})
+			}
+		}
+		slices.SortFunc(inputs, func(x, y Input) int { return strings.Compare(x.Table, y.Table) })
+		if q.model >= 0 {
+			b.models[q.model].Inputs = inputs
+		} else {
+			b.verify[q.verify].Inputs = inputs
+		}
+	}
+	for _, f := range functions {
+		inputs := make([]Input, 0, len(f.inputs))
+		for _, in := range f.inputs {
+			name, ok := b.input(f.path, f.line, in.Table, f.verify >= 0)
+			if ok {
+				in.Table = name
+				inputs = append(inputs, in)
+			}
+		}
+		if f.model >= 0 {
+			b.models[f.model].Inputs = inputs
+		} else {
+			b.verify[f.verify].Inputs = inputs
+		}
+	}
+}
+
+// lineOf returns the first line of sql, comments left aside, that has the last
+// part of a table's name as a word. The parser that found the table does not say where.
+func lineOf(sql, name string) int {
+	word := strings.ToLower(name[strings.LastIndexByte(name, '.')+1:])
+	number := 0
+	for line := range strings.SplitSeq(sql, "\n") {
+		number++
+		line, _, _ = strings.Cut(strings.ToLower(line), "--")
+		for at := 0; word != ""; {
+			i := strings.Index(line[at:], word)
+			if i < 0 {
+				break
+			}
+			from, to := at+i, at+i+len(word)
+			if (from == 0 || !wordByte(line[from-1])) && (to == len(line) || !wordByte(line[to])) {
+				return number
+			}
+			at = to
+		}
+	}
+	return 0
+}
+
+func wordByte(c byte) bool {
+	return c == '_' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 0x80
+}

@@ -1,0 +1,278 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+const (
+	nobody = 65534 // user and group of every program
+
+	inDir   = "/in"
+	sdkPath = "/sdk"
+
+	// maxOpenFiles is inside; every open file holds a descriptor of the sentry.
+	maxOpenFiles = 4096
+	// shmSize bounds /dev/shm, which is memory and counts as such.
+	shmSize = "64m"
+)
+
+// image is the root directory of a program with what is bound into it, shared
+// read-only by all sandboxes of that program.
+type image struct {
+	root  string
+	args  []string
+	env   []string
+	binds []string // host directories and files, seen at the same path inside
+	sdk   string   // host directory seen at /sdk, if any
+	ahead []string // environment of those that are started ahead of time
+}
+
+// buildImages makes the root directories. They hold mount points, a handful of
+// synthetic files in /etc, and the worker.
+func (m *Manager) buildImages() (map[program]*image, error) {
+	images := make(map[program]*image)
+	base := filepath.Join(m.cfg.Dir, "rootfs")
+	worker := &image{root: filepath.Join(base, "worker"), args: []string{"/headgate-worker"}}
+	if err := worker.build(); err != nil {
+		return nil, err
+	}
+	if err := place(m.cfg.Worker, filepath.Join(worker.root, "headgate-worker")); err != nil {
+		return nil, fmt.Errorf("worker binary: %w", err)
+	}
+	images[program{kind: KindWorker}] = worker
+	for _, in := range m.cfg.Interpreters {
+		p := program{kind: KindPython, python: in.Version}
+		if images[p] != nil {
+			return nil, fmt.Errorf("two interpreters of Python %s are configured", in.Version)
+		}
+		sdk, err := filepath.Abs(m.cfg.PythonSDK)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := os.Stat(filepath.Join(sdk, "headgate")); err != nil {
+			return nil, fmt.Errorf("the Python SDK directory has no package headgate: %w", err)
+		}
+		img := &image{
+			root:  filepath.Join(base, "python-"+in.Version),
+			args:  []string{in.Path, "-m", "headgate._sandbox"},
+			binds: in.Paths,
+			sdk:   sdk,
+			env: []string{
+				"PYTHONPATH=" + sdkPath,
+				"PYTHONHASHSEED=0",
+				"PYTHONDONTWRITEBYTECODE=1",
+				"PYTHONNOUSERSITE=1",
+				"PYTHONSAFEPATH=1",
+				"PYTHONUNBUFFERED=1",
+				"PYTHONUTF8=1",
+				"ARROW_DEFAULT_MEMORY_POOL=system",
+			},
+			// Where somebody waits, only what is needed is imported; ahead of time,
+			// what is slow and likely.
+			ahead: []string{"HEADGATE_PREIMPORT=pandas"},
+		}
+		if len(in.LibraryPath) > 0 {
+			img.env = append(img.env, "LD_LIBRARY_PATH="+strings.Join(in.LibraryPath, ":"))
+		}
+		if err := img.build(); err != nil {
+			return nil, err
+		}
+		images[p] = img
+	}
+	return images, nil
+}
+
+// etc is all of /etc. The name server is one that nobody listens on: lookups
+// fail at once, and are seen.
+var etc = map[string]string{
+	"passwd":        "root:x:0:0:root:/:/sbin/nologin\nnobody:x:65534:65534:nobody:/tmp:/sbin/nologin\n",
+	"group":         "root:x:0:\nnogroup:x:65534:\n",
+	"hosts":         "127.0.0.1 localhost sandbox\n::1 localhost\n",
+	"resolv.conf":   "nameserver 127.0.0.1\noptions attempts:1 timeout:1\n",
+	"nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
+}
+
+func (img *image) build() error {
+	dirs := []string{"dev", "dev/shm", "proc", "sys", "tmp", "in", "etc"}
+	if img.sdk != "" {
+		dirs = append(dirs, sdkPath)
+	}
+	var files []string
+	for _, b := range img.binds {
+		info, err := os.Lstat(b)
+		switch {
+		case err != nil:
+			return fmt.Errorf("interpreter: %w", err)
+		case info.IsDir():
+			dirs = append(dirs, b)
+		case info.Mode()&fs.ModeSymlink != 0:
+			// A link such as /lib64 -> usr/lib64 is made again inside; what it
+			// points to is bound on its own.
+			target, err := os.Readlink(b)
+			if err != nil {
+				return fmt.Errorf("interpreter: %w", err)
+			}
+			link := filepath.Join(img.root, b)
+			if err := os.MkdirAll(filepath.Dir(link), 0o755); err != nil {
+				return fmt.Errorf("root directory: %w", err)
+			}
+			if err := os.Symlink(target, link); err != nil {
+				return fmt.Errorf("root directory: %w", err)
+			}
+		default:
+			files = append(files, b)
+		}
+	}
+	for _, d := range dirs {
+		if err := os.MkdirAll(filepath.Join(img.root, d), 0o755); err != nil {
+			return fmt.Errorf("root directory: %w", err)
+		}
+	}
+	for _, f := range files {
+		if err := os.MkdirAll(filepath.Join(img.root, filepath.Dir(f)), 0o755); err != nil {
+			return fmt.Errorf("root directory: %w", err)
+		}
+		if err := os.WriteFile(filepath.Join(img.root, f), nil, 0o755); err != nil {
+			return fmt.Errorf("root directory: %w", err)
+		}
+	}
+	for name, text := range etc {
+		if err := os.WriteFile(filepath.Join(img.root, "etc", name), []byte(text), 0o644); err != nil {
+			return fmt.Errorf("root directory: %w", err)
+		}
+	}
+	return nil
+}
+
+// place puts a copy of an executable at path. A copy, because a hard link would
+// change under us when somebody rebuilds the binary in place.
+func place(from, path string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(out, in); err != nil {
+		return errors.Join(err, out.Close())
+	}
+	if err := out.Chmod(0o755); err != nil { // whatever the umask is
+		return errors.Join(err, out.Close())
+	}
+	return out.Close()
+}
+
+// specParams are what differs from sandbox to sandbox of one image.
+type specParams struct {
+	in, scratch  string // host directories
+	env          []string
+	pids         int
+	addressSpace int64 // RLIMIT_AS, 0 for none
+	fileSize     int64 // RLIMIT_FSIZE
+}
+
+// spec is the OCI configuration of one sandbox.
+func (img *image) spec(p specParams) ([]byte, error) {
+	bind := func(source, destination string, write bool) specs.Mount {
+		mode := "ro"
+		if write {
+			mode = "rw"
+		}
+		return specs.Mount{Type: "bind", Source: source, Destination: destination, Options: []string{"bind", mode, "nosuid", "nodev"}}
+	}
+	mounts := []specs.Mount{
+		{Type: "proc", Source: "proc", Destination: "/proc"},
+		{Type: "tmpfs", Source: "tmpfs", Destination: "/dev/shm", Options: []string{"nosuid", "nodev", "noexec", "mode=1777", "size=" + shmSize}},
+		bind(p.scratch, "/tmp", true),
+		bind(p.in, inDir, false),
+	}
+	for _, b := range img.binds {
+		if info, err := os.Lstat(b); err != nil {
+			return nil, fmt.Errorf("interpreter: %w", err)
+		} else if info.Mode()&fs.ModeSymlink == 0 {
+			mounts = append(mounts, bind(b, b, false))
+		}
+	}
+	if img.sdk != "" {
+		mounts = append(mounts, bind(img.sdk, sdkPath, false))
+	}
+	limit := func(kind string, n int64) specs.POSIXRlimit {
+		return specs.POSIXRlimit{Type: kind, Soft: uint64(n), Hard: uint64(n)}
+	}
+	rlimits := []specs.POSIXRlimit{
+		limit("RLIMIT_NPROC", int64(p.pids)),
+		limit("RLIMIT_NOFILE", maxOpenFiles),
+		limit("RLIMIT_FSIZE", p.fileSize),
+		limit("RLIMIT_CORE", 0),
+	}
+	if p.addressSpace > 0 {
+		rlimits = append(rlimits, limit("RLIMIT_AS", p.addressSpace))
+	}
+	env := append([]string{
+		"PATH=/usr/local/bin:/usr/bin:/bin",
+		"HOME=/tmp",
+		"TMPDIR=/tmp",
+		"LANG=C.UTF-8",
+		"TZ=UTC",
+		// One thread unless a function asks for more: parallel sums of floats are
+		// not repeatable, and the CPU limit makes more threads slower.
+		"OMP_NUM_THREADS=1",
+		"OPENBLAS_NUM_THREADS=1",
+		"MKL_NUM_THREADS=1",
+	}, append(img.env[:len(img.env):len(img.env)], p.env...)...)
+	oomScore := 500
+	return json.Marshal(&specs.Spec{
+		Version:  specs.Version,
+		Hostname: "sandbox",
+		Root:     &specs.Root{Path: img.root, Readonly: true},
+		Process: &specs.Process{
+			User:            specs.User{UID: nobody, GID: nobody},
+			Args:            img.args,
+			Env:             env,
+			Cwd:             "/tmp",
+			Capabilities:    &specs.LinuxCapabilities{},
+			Rlimits:         rlimits,
+			NoNewPrivileges: true,
+			OOMScoreAdj:     &oomScore,
+		},
+		Mounts: mounts,
+		Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{
+			{Type: specs.PIDNamespace}, {Type: specs.NetworkNamespace}, {Type: specs.IPCNamespace},
+			{Type: specs.UTSNamespace}, {Type: specs.MountNamespace},
+		}},
+	})
+}
+
+// stage places inputs below dir. Names come from our own callers, but a bad one
+// must not write outside.
+func stage(dir string, inputs []Input) error {
+	made := make(map[string]bool)
+	for _, in := range inputs {
+		if !filepath.IsLocal(in.Path) || strings.Contains(in.Path, "\x00") {
+			return fmt.Errorf("input path %q is not below %s", in.Path, inDir)
+		}
+		path := filepath.Join(dir, in.Path)
+		if parent := filepath.Dir(path); !made[parent] {
+			if err := os.MkdirAll(parent, 0o755); err != nil {
+				return fmt.Errorf("stage input %q: %w", in.Path, err)
+			}
+			made[parent] = true
+		}
+		if err := in.Link(path); err != nil {
+			return fmt.Errorf("stage input %q: %w", in.Path, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,225 @@
+package sandbox
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/exec/protocol"
+)
+
+var discover = sync.OnceValues(func() ([]Interpreter, error) { return Discover(context.Background(), nil) })
+
+// interpreters are those of this machine; there must be one.
+func interpreters(tb testing.TB) []Interpreter {
+	tb.Helper()
+	found, err := discover()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if len(found) == 0 {
+		tb.Fatal("this machine has no Python 3 to test with")
+	}
+	return found
+}
+
+func withPython(tb testing.TB, in ...Interpreter) Config {
+	cfg := quiet(tb)
+	cfg.Interpreters, cfg.PythonSDK = in, filepath.Join("testdata", "sdk")
+	return cfg
+}
+
+func python(tb testing.TB, m *Manager, code string, inputs ...Input) *result {
+	tb.Helper()
+	r, err := do(tb, m, Job{Kind: KindPython, Order: &protocol.Order{SQL: code}, Inputs: inputs})
+	if err != nil {
+		tb.Fatalf("%s: %v\n%s", code, err, r.log)
+	}
+	if r.Answer == nil {
+		tb.Fatalf("%s: no answer: %+v\n%s", code, r.Report, r.log)
+	}
+	return r
+}
+
+func TestPython(t *testing.T) {
+	in := interpreters(t)[0]
+	cfg := withPython(t, in)
+	cfg.WarmPython = 1
+	m := open(t, cfg)
+
+	r := python(t, m, "import sys, ssl, sqlite3, ctypes, zoneinfo, os\nprint('to the log')\nout = open('/in/a').read(), '%d.%d' % sys.version_info[:2], os.getuid(), hash('x') == hash('x'), dict(os.environ).get('PYTHONHASHSEED')",
+		content("a", "input"))
+	if want := "('input', '" + in.Version + "', 65534, True, '0')"; r.out() != want || r.userError() != "" || !strings.Contains(r.log, "to the log") {
+		t.Errorf("out %q, error %q, log %q", r.out(), r.userError(), r.log)
+	}
+	if len(r.Violations) > 0 {
+		t.Errorf("an honest function has violations: %v", r.Violations)
+	}
+
+	// Of the host there is what the interpreter needs, and that is read-only.
+	r = python(t, m, "import os\nout = sorted(os.listdir('/')), os.listdir('/etc'), os.listdir('/tmp'), os.path.exists("+
+		"'"+filepath.ToSlash(m.cfg.Dir)+"')")
+	if strings.Contains(r.out(), "'home'") || strings.Contains(r.out(), "shadow") || strings.Contains(r.out(), "'work'") || !strings.HasSuffix(r.out(), "[], False)") {
+		t.Errorf("a function sees %s", r.out())
+	}
+	stdlib := filepath.Join(in.BasePrefix, "lib", "python"+in.Version, "os.py")
+	r = python(t, m, "open('"+stdlib+"', 'a')")
+	if !strings.Contains(r.userError(), "OSError") && !strings.Contains(r.userError(), "PermissionError") ||
+		len(r.Violations) != 1 || r.Violations[0] != (Violation{ViolationWrite, stdlib, 1}) {
+		t.Errorf("writing to the interpreter: %q, %v", r.userError(), r.Violations)
+	}
+
+	r = python(t, m, "import urllib.request\nurllib.request.urlopen('http://example.com/', timeout=5)")
+	if !strings.Contains(r.userError(), "URLError") || len(r.Violations) == 0 || r.Violations[0].Detail != "127.0.0.1:53 (name lookup)" {
+		t.Errorf("urlopen: %q, %v", r.userError(), r.Violations)
+	}
+	r = python(t, m, "import socket\nsocket.create_connection(('93.184.215.14', 443), 5)")
+	if !strings.Contains(r.userError(), "unreachable") || len(r.Violations) != 1 || r.Violations[0] != (Violation{ViolationConnect, "93.184.215.14:443", 1}) {
+		t.Errorf("connect: %q, %v", r.userError(), r.Violations)
+	}
+	r = python(t, m, "import subprocess, sys\nsubprocess.run([sys.executable, '-m', 'pip', 'install', '--retries=0', 'headgate-nothing'], check=True)")
+	found := false
+	for _, v := range r.Violations {
+		found = found || v.Kind == ViolationExec && strings.HasSuffix(v.Detail, " -m pip install --retries=0 headgate-nothing")
+	}
+	if !found || r.userError() == "" {
+		t.Errorf("pip: %q, %v", r.userError(), r.Violations)
+	}
+	r = python(t, m, "import os\nos.system('curl http://example.com')\nout = os.path.exists('/bin/sh')")
+	if r.out() != "False" || len(r.Violations) != 1 || r.Violations[0].Kind != ViolationExec || !strings.Contains(r.Violations[0].Detail, "curl http://example.com") {
+		t.Errorf("shell: %q, %v", r.out(), r.Violations)
+	}
+}
+
+func TestVirtualEnvironment(t *testing.T) {
+	base := interpreters(t)[0]
+	env := filepath.Join(t.TempDir(), "venv")
+	if out, err := exec.Command(base.Path, "-m", "venv", "--without-pip", env).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	site := filepath.Join(env, "lib", "python"+base.Version, "site-packages")
+	if err := os.WriteFile(filepath.Join(site, "only_here.py"), []byte("answer = 42\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	found, err := Discover(context.Background(), []string{filepath.Join(env, "bin", "python")})
+	if err != nil || len(found) != 1 || found[0].Prefix != env || found[0].BasePrefix != base.BasePrefix {
+		t.Fatalf("%+v, %v", found, err)
+	}
+	cfg := withPython(t, found...)
+	cfg.WarmPython = 1
+	m := open(t, cfg)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := m.AwaitWarm(ctx); err != nil {
+		t.Fatal(err)
+	}
+	r := python(t, m, "import only_here, sys\nout = only_here.answer, sys.prefix")
+	if want := "(42, '" + env + "')"; r.out() != want || !r.Warm {
+		t.Errorf("%q, error %q, warm %t", r.out(), r.userError(), r.Warm)
+	}
+}
+
+func TestDiscoverErrors(t *testing.T) {
+	dir := t.TempDir()
+	script := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	for _, c := range []struct {
+		path []string
+		want string
+	}{
+		{[]string{filepath.Join(dir, "none")}, "no such file"},
+		{[]string{script("broken", "echo broken >&2; exit 3")}, `exit status 3: "broken"`},
+		{[]string{script("chatty", "echo hello")}, "unexpected answer"},
+		{[]string{script("old", `echo '{"major": 3, "minor": 6}'`)}, "is Python 3.6"},
+		{[]string{script("greedy", `echo '{"major": 3, "minor": 12, "prefix": "/nonexistent"}'`)}, "no such file"},
+		{[]string{interpreters(t)[0].Path, interpreters(t)[0].Path}, "comes before it"},
+	} {
+		if _, err := Discover(context.Background(), c.path); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v: %v, want %q", c.path, err, c.want)
+		}
+	}
+}
+
+func TestPythonWanted(t *testing.T) {
+	m := open(t, quiet(t))
+	if _, err := do(t, m, Job{Kind: KindPython, Order: &protocol.Order{}}); err == nil || !strings.Contains(err.Error(), "no Python interpreter") {
+		t.Errorf("%v", err)
+	}
+	in := interpreters(t)[0]
+	m = open(t, withPython(t, in))
+	if _, err := do(t, m, Job{Kind: KindPython, Python: "3.99", Order: &protocol.Order{}}); err == nil || !strings.Contains(err.Error(), `no Python "3.99"`) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestExposure(t *testing.T) {
+	root := t.TempDir()
+	mk := func(path string) string {
+		path = filepath.Join(root, path)
+		if err := os.MkdirAll(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	link := func(target, path string) string {
+		path = filepath.Join(root, path)
+		if err := os.Symlink(target, path); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	lib := mk("usr/lib/arch")
+	if err := os.WriteFile(filepath.Join(lib, "libc.so"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	toLib := link("usr/lib", "lib")
+	inner := link("libc.so", "usr/lib/arch/libc.so.6")
+	loop := link("loop", "loop")
+	e := newExposure()
+	if err := e.add(filepath.Join(root, "lib/arch/libc.so.6"), true); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{toLib, lib} // the inner link comes with its directory
+	if got := e.list(); strings.Join(got, " ") != strings.Join(want, " ") {
+		t.Errorf("%q, want %q (and not %q)", got, want, inner)
+	}
+	if err := e.add(loop, false); err == nil || !strings.Contains(err.Error(), "too many") {
+		t.Errorf("a loop: %v", err)
+	}
+	for _, path := range []string{"/", "/etc", "/root"} {
+		if err := e.add(path, false); err == nil {
+			t.Errorf("%s is exposed", path)
+		}
+	}
+}
+
+// BenchmarkPython is the time from order to answer in an interpreter that
+// waited; BenchmarkPythonCold has the start and the harness's imports in it.
+func BenchmarkPython(b *testing.B)     { benchmarkPython(b, 1) }
+func BenchmarkPythonCold(b *testing.B) { benchmarkPython(b, -1) }
+
+func benchmarkPython(b *testing.B, warm int) {
+	cfg := withPython(b, interpreters(b)[0])
+	cfg.WarmPython = warm
+	m := open(b, cfg)
+	var total time.Duration
+	for b.Loop() {
+		if warm > 0 {
+			if err := m.AwaitWarm(context.Background()); err != nil {
+				b.Fatal(err)
+			}
+		}
+		total += python(b, m, "out = 1").Total
+	}
+	b.ReportMetric(float64(total.Microseconds())/float64(b.N)/1e3, "ms-total")
+}

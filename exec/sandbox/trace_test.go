@@ -1,0 +1,188 @@
+package sandbox
+
+import (
+	"encoding/binary"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+	pb "gvisor.dev/gvisor/pkg/sentry/seccheck/points/points_go_proto"
+)
+
+// packet is an event as gVisor sends it.
+func packet(tb testing.TB, kind pb.MessageType, dropped uint32, m proto.Message) []byte {
+	tb.Helper()
+	b := binary.NativeEndian.AppendUint16(nil, headerSize)
+	b = binary.NativeEndian.AppendUint16(b, uint16(kind))
+	b = binary.NativeEndian.AppendUint32(b, dropped)
+	body, err := proto.Marshal(m)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return append(b, body...)
+}
+
+func newTrace() *trace {
+	return &trace{done: make(chan struct{}), ended: make(chan struct{}), index: make(map[Violation]int), live: 1}
+}
+
+func TestLostEventsAreAnError(t *testing.T) {
+	tr := newTrace()
+	if err := tr.event(packet(t, pb.MessageType_MESSAGE_SYSCALL_CONNECT, 0, &pb.Connect{})); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, _, err := tr.verdict(); err != nil {
+		t.Error(err)
+	}
+	if err := tr.event(packet(t, pb.MessageType_MESSAGE_SENTRY_CLONE, 3, &pb.CloneInfo{})); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, _, err := tr.verdict(); err == nil || !strings.Contains(err.Error(), "3 events were lost") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestEndIsWhenTheLastTaskIsGone(t *testing.T) {
+	tr := newTrace()
+	send := func(kind pb.MessageType, m proto.Message) {
+		t.Helper()
+		if err := tr.event(packet(t, kind, 0, m)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exit := func(tid, status int32) {
+		send(pb.MessageType_MESSAGE_SENTRY_TASK_EXIT, &pb.TaskExit{ExitStatus: status, ContextData: &pb.ContextData{ThreadId: tid}})
+	}
+	send(pb.MessageType_MESSAGE_SENTRY_CLONE, &pb.CloneInfo{})
+	exit(1, 7<<8)
+	if tr.hasEnded() {
+		t.Error("ended with a task left")
+	}
+	exit(2, 0)
+	if _, status, exited, err := tr.verdict(); !tr.hasEnded() || !exited || status.ExitStatus() != 7 || err != nil {
+		t.Errorf("status %v, exited %t, %v", status, exited, err)
+	}
+	// More exits than tasks would be a bug of gVisor's, not a crash of ours.
+	exit(3, 0)
+	for range 2 {
+		send(pb.MessageType_MESSAGE_SENTRY_CLONE, &pb.CloneInfo{})
+	}
+	exit(4, 0)
+}
+
+func TestUnarmedTraceRecordsNothing(t *testing.T) {
+	tr := newTrace()
+	event := packet(t, pb.MessageType_MESSAGE_SYSCALL_EXECVE, 0, &pb.Execve{Pathname: "/sbin/ldconfig"})
+	for range 2 {
+		if err := tr.event(event); err != nil {
+			t.Fatal(err)
+		}
+		tr.arm()
+	}
+	if v, _, _, _ := tr.verdict(); len(v) != 1 || v[0].Count != 1 {
+		t.Errorf("%v", v)
+	}
+}
+
+func TestAddress(t *testing.T) {
+	family := func(f uint16, rest ...byte) []byte { return append(binary.NativeEndian.AppendUint16(nil, f), rest...) }
+	for _, c := range []struct {
+		in   []byte
+		want string
+	}{
+		{family(unix.AF_INET, 1, 187, 1, 1, 1, 1, 0, 0), "1.1.1.1:443"},
+		{family(unix.AF_INET, 0, 53, 127, 0, 0, 1), "127.0.0.1:53 (name lookup)"},
+		{family(unix.AF_INET6, append(append([]byte{0, 80, 0, 0, 0, 0}, make([]byte, 15)...), 1)...), "[::1]:80"},
+		{family(unix.AF_INET6, append(append([]byte{0, 80, 0, 0, 0, 0}, make([]byte, 10)...), 255, 255, 9, 9, 9, 9)...), "9.9.9.9:80"},
+		{family(unix.AF_UNIX, []byte("/run/x\x00\x00")...), "unix:/run/x"},
+		{family(unix.AF_UNIX, []byte("\x00abs")...), "unix:@abs"},
+		{family(unix.AF_INET, 1, 2), "an address of family 2"},
+		{family(unix.AF_NETLINK), "an address of family 16"},
+		{nil, "an invalid address"},
+	} {
+		if got := address(c.in); got != c.want {
+			t.Errorf("%v: %q, want %q", c.in, got, c.want)
+		}
+	}
+}
+
+func TestCommand(t *testing.T) {
+	for _, c := range []struct {
+		path string
+		argv []string
+		want string
+	}{
+		{"/usr/bin/pip", []string{"pip", "install", "x"}, "pip install x"},
+		{"/bin/pip", []string{"pip", "install", "x"}, "pip install x"},
+		{"/bin/sh", nil, "/bin/sh"},
+		{"/bin/busybox", []string{"wget"}, "/bin/busybox wget"},
+	} {
+		if got := command(c.path, c.argv); got != c.want {
+			t.Errorf("%s %q: %q, want %q", c.path, c.argv, got, c.want)
+		}
+	}
+}
+
+func TestTraceHandshake(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		hello []byte
+		want  string
+	}{
+		{"version 0", []byte{}, "version 0"},
+		{"garbage", []byte{0xff, 0xff}, "handshake"},
+	} {
+		dir := t.TempDir()
+		tr, err := listenTrace(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := net.Dial("unixpacket", filepath.Join(dir, traceSocket))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(c.hello) == 0 {
+			b, _ := proto.Marshal(&pb.Handshake{})
+			c.hello = append(b, 0x50, 0) // an unknown field: an empty packet is end of file
+		}
+		if _, err := conn.Write(c.hello); err != nil {
+			t.Fatal(err)
+		}
+		<-tr.done
+		_ = conn.Close()
+		if _, _, _, err := tr.verdict(); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
+
+func FuzzTraceEvent(f *testing.F) {
+	f.Add(packet(f, pb.MessageType_MESSAGE_SYSCALL_CONNECT, 0, &pb.Connect{Address: []byte{2, 0, 1, 187, 1, 1, 1, 1}}))
+	f.Add(packet(f, pb.MessageType_MESSAGE_SYSCALL_EXECVE, 1, &pb.Execve{Pathname: "/bin/sh", Argv: []string{"sh", "-c", "\x1b[2J"}}))
+	f.Add(packet(f, pb.MessageType_MESSAGE_SYSCALL_OPEN, 0, &pb.Open{Pathname: "/etc/x", Flags: unix.O_WRONLY, Exit: &pb.Exit{Errorno: int64(unix.EROFS)}}))
+	f.Add(packet(f, pb.MessageType_MESSAGE_SENTRY_TASK_EXIT, 0, &pb.TaskExit{ContextData: &pb.ContextData{ThreadId: 1}}))
+	f.Add(packet(f, pb.MessageType_MESSAGE_SYSCALL_RAW, 0, &pb.Syscall{Sysno: unix.SYS_SENDTO, Arg5: 1}))
+	f.Add([]byte{8, 0, 200})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		tr := newTrace()
+		tr.arm()
+		for range 3 { // twice the same is one entry
+			if tr.event(b) != nil {
+				return
+			}
+		}
+		v, _, _, _ := tr.verdict()
+		if len(v) > 1 {
+			t.Errorf("one event gave %v", v)
+		}
+		for _, x := range v {
+			if len(x.Detail) > 4*maxDetail || !utf8.ValidString(x.Detail) || strings.ContainsAny(x.Detail, "\x1b\n\r") {
+				t.Errorf("detail %q", x.Detail)
+			}
+		}
+	})
+}

@@ -1,0 +1,205 @@
+package hooks
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/headgate/headgate/exec"
+	"github.com/headgate/headgate/exec/plan"
+	"github.com/headgate/headgate/objects"
+	"github.com/headgate/headgate/objects/gitobj"
+	"github.com/headgate/headgate/objects/table"
+	"github.com/headgate/headgate/objects/tree"
+)
+
+// runModels evaluates the plan: each model as soon as its inputs are there. A
+// model that fails does not stop the ones that do not need it, so that one push
+// shows everything that is wrong.
+func (r *run) runModels(ctx context.Context) error {
+	pushed, err := r.pushedTables(ctx)
+	if err != nil {
+		return err
+	}
+	verified, err := r.baseTables(ctx)
+	if err != nil {
+		return err
+	}
+	done := make(map[string]chan struct{}, len(r.plan.Models))
+	for _, m := range r.plan.Models {
+		done[m.Name] = make(chan struct{})
+	}
+	errs := make([]error, len(r.plan.Models))
+	var group sync.WaitGroup
+	for i := range r.plan.Models {
+		m := &r.plan.Models[i]
+		group.Go(func() {
+			defer close(done[m.Name])
+			for _, in := range m.Inputs {
+				if ch, ok := done[in.Table]; ok {
+					<-ch
+				}
+			}
+			errs[i] = r.model(ctx, m, pushed[m.Name], verified[m.Name])
+		})
+	}
+	group.Wait()
+	return r.adoptModels(ctx, errs)
+}
+
+// errSkipped marks a model whose input failed.
+var errSkipped = errors.New("an input failed")
+
+func (r *run) adoptModels(ctx context.Context, errs []error) error {
+	var reasons []string
+	edits := make(map[string]tree.Edit)
+	for i, err := range errs {
+		m := &r.plan.Models[i]
+		var f *exec.Failure
+		switch {
+		case err == nil:
+			dir, err := table.Dir(m.Name)
+			if err != nil {
+				return err
+			}
+			edits[dir] = tree.Edit{Mode: gitobj.ModeTree, OID: r.tables[m.Name].Tree}
+		case errors.As(err, &f):
+			reasons = append(reasons, fmt.Sprintf("model %s: %s", m.Name, f.Text))
+		case errors.Is(err, errSkipped):
+		default:
+			return err
+		}
+	}
+	// Also when models failed: the scratch state holds the tables built so far.
+	if err := r.edit(ctx, edits); err != nil {
+		return err
+	}
+	if len(reasons) > 0 {
+		return r.reject(reasons...)
+	}
+	return nil
+}
+
+// pushedTables returns the snapshot ids in the proposal by table name, readable or not.
+func (r *run) pushedTables(ctx context.Context) (map[string]objects.OID, error) {
+	ids := make(map[string]objects.OID)
+	for _, m := range r.plan.Models {
+		dir, err := table.Dir(m.Name)
+		if err != nil {
+			return nil, err
+		}
+		e, err := tree.Lookup(ctx, r.q, r.tree, dir)
+		if errors.Is(err, objects.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		ids[m.Name] = e.OID
+	}
+	return ids, nil
+}
+
+// model evaluates one model whose inputs are settled.
+func (r *run) model(ctx context.Context, m *plan.Model, pushed, verified objects.OID) error {
+	bound, ok := r.bind(m.Inputs)
+	if !ok {
+		r.mu.Lock()
+		r.rec.Models = append(r.rec.Models, ModelRecord{Name: m.Name, Path: m.Path, Status: "skipped"})
+		r.mu.Unlock()
+		r.say.line("model", m.Name, "skipped: an input failed")
+		return errSkipped
+	}
+	params, err := r.paramsOf(m)
+	if err != nil {
+		return r.modelFailed(m, bound, nil, &exec.Failure{Kind: "error", Text: err.Error()}, nil, 0)
+	}
+	var log bytes.Buffer
+	started := time.Now()
+	res, err := r.sess.Model(ctx, m, bound, params, exec.Sink{Log: &log, Note: func(text string) { r.say.note(m.Name, text) }})
+	took := time.Since(started)
+	if err == nil && len(res.Usage.Violations) > 0 {
+		err = &exec.Failure{Kind: "violation", Text: violationText(res.Usage.Violations), Usage: res.Usage}
+	}
+	if err != nil {
+		return r.modelFailed(m, bound, res, err, log.Bytes(), took)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tables[m.Name] = res.Table
+	rec := modelRecord(m, bound, res, took)
+	rec.Params = params
+	r.rec.Models = append(r.rec.Models, rec)
+	r.rec.log(m.Name, log.Bytes())
+	how := seconds(took)
+	if res.Cached {
+		how = "cached"
+	}
+	r.say.line("model", m.Name, "%s rows, %s", count(res.Table.Rows()), how)
+	// A derived table that somebody pushed counts for nothing unless it is what
+	// the model gives; a table left as it was at the base needs no remark.
+	if !pushed.IsZero() && pushed != res.Table.Tree && pushed != verified {
+		r.warn(fmt.Sprintf("table %s: what was pushed is not what its model gives; it was recomputed", m.Name))
+	}
+	return nil
+}
+
+// bind resolves a function's inputs to tables; false if one is not there
+// because its model failed.
+func (r *run) bind(inputs []plan.Input) ([]exec.Bound, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	bound := make([]exec.Bound, 0, len(inputs))
+	for _, in := range inputs {
+		t := r.tables[in.Table]
+		if t == nil {
+			return nil, false
+		}
+		bound = append(bound, exec.Bound{Input: in, Table: t})
+	}
+	return bound, true
+}
+
+func (r *run) paramsOf(m *plan.Model) (map[string]any, error) {
+	params := make(map[string]any, len(m.Params))
+	for _, p := range m.Params {
+		v, ok := r.opt.params[p.Name]
+		if !ok {
+			return nil, fmt.Errorf("parameter %q has no value; push with -o param.%s=<value>", p.Name, p.Name)
+		}
+		params[p.Param] = v
+	}
+	return params, nil
+}
+
+func (r *run) modelFailed(m *plan.Model, bound []exec.Bound, res *exec.Result, err error, log []byte, took time.Duration) error {
+	var f *exec.Failure
+	if !errors.As(err, &f) {
+		return fmt.Errorf("model %s: %w", m.Name, err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rec := modelRecord(m, bound, res, took)
+	rec.Status, rec.Error = "failed", failureRecord(f)
+	rec.usage(f.Usage)
+	r.rec.Models = append(r.rec.Models, rec)
+	r.rec.log(m.Name, log)
+	r.say.line("model", m.Name, "FAILED: %s", f.Text)
+	if f.Detail != nil && f.Detail.Traceback != "" {
+		r.say.block(f.Detail.Traceback)
+	}
+	for _, v := range f.Usage.Violations {
+		r.say.block(violationLine(v))
+	}
+	return f
+}
+
+// warn records something the pusher should know. The caller holds r.mu.
+func (r *run) warn(text string) {
+	r.rec.Warnings = append(r.rec.Warnings, text)
+	r.say.line("note", "", "%s", strings.TrimSpace(text))
+}

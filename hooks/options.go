@@ -1,0 +1,85 @@
+package hooks
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// options are the push options of one push (git push -o).
+type options struct {
+	run     bool           // run the pipeline on an ungated branch too
+	dryRun  bool           // everything but the publication
+	noCache bool           // run every model and verifier
+	strict  bool           // a warning refuses
+	params  map[string]any // values of headgate.Parameter
+}
+
+var knownOptions = []string{"run", "dry-run", "no-cache", "strict", "param.<name>=<value>"}
+
+// OptionError says that a push option is not one of the server's.
+type OptionError struct {
+	Option string
+	Reason string
+}
+
+func (e *OptionError) Error() string {
+	return fmt.Sprintf("push option %q: %s; known are: %s", e.Option, e.Reason, strings.Join(knownOptions, ", "))
+}
+
+// parseOptions reads push options. An unknown one refuses the push: a mistyped
+// "dry-run" must not publish.
+func parseOptions(texts []string) (options, error) {
+	var o options
+	flags := map[string]*bool{"run": &o.run, "dry-run": &o.dryRun, "no-cache": &o.noCache, "strict": &o.strict}
+	for _, text := range texts {
+		name, value, hasValue := strings.Cut(text, "=")
+		if param, ok := strings.CutPrefix(name, "param."); ok {
+			if !hasValue || param == "" {
+				return o, &OptionError{text, "want param.<name>=<value>"}
+			}
+			if o.params == nil {
+				o.params = make(map[string]any)
+			}
+			o.params[param] = paramValue(value)
+			continue
+		}
+		flag, ok := flags[name]
+		switch {
+		case name == "async":
+			return o, &OptionError{text, "this server runs the gate while you wait; push without it"}
+		case !ok:
+			return o, &OptionError{text, "unknown"}
+		case hasValue:
+			return o, &OptionError{text, "takes no value"}
+		}
+		*flag = true
+	}
+	return o, nil
+}
+
+// paramValue reads a parameter as a JSON number, boolean or null if it is one,
+// else as text: "-o param.day=2001-01-01" needs no quotes.
+func paramValue(text string) any {
+	var v any
+	if json.Unmarshal([]byte(text), &v) == nil {
+		switch v.(type) {
+		case float64, bool, nil:
+			return v
+		}
+	}
+	return text
+}
+
+// unusedParams names the parameters that no model declares.
+func (o options) unusedParams(declared []string) []string {
+	var unused []string
+	for name := range o.params {
+		if !slices.Contains(declared, name) {
+			unused = append(unused, name)
+		}
+	}
+	slices.Sort(unused)
+	return unused
+}

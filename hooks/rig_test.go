@@ -1,0 +1,308 @@
+package hooks
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha1"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/exec"
+	"github.com/headgate/headgate/exec/protocol"
+	"github.com/headgate/headgate/exec/sandbox"
+	"github.com/headgate/headgate/hooks/lake"
+	"github.com/headgate/headgate/objects"
+	"github.com/headgate/headgate/objects/gitobj"
+	"github.com/headgate/headgate/objects/tree"
+	"github.com/headgate/headgate/refs"
+)
+
+// scripted answers orders as a sandbox would, without one: these tests are about
+// what the gate makes of answers. A model's output is a digest of its query and
+// its inputs; a query that holds "BAD" fails, a verifier's rows are the number
+// after "VIOLATIONS". What really runs is tested end to end.
+type scripted struct {
+	mu     sync.Mutex
+	ops    []protocol.Op
+	broken error  // every job could not run
+	during func() // called in the middle of each model
+}
+
+var from = regexp.MustCompile(`FROM ([a-z_.]+)`)
+
+func (s *scripted) Run(_ context.Context, job sandbox.Job) (*sandbox.Report, error) {
+	s.mu.Lock()
+	s.ops = append(s.ops, job.Order.Op)
+	broken, during := s.broken, s.during
+	s.mu.Unlock()
+	if broken != nil {
+		return nil, broken
+	}
+	a := &protocol.Answer{}
+	o := job.Order
+	switch o.Op {
+	case protocol.OpTables:
+		for _, q := range o.Queries {
+			t := protocol.QueryTables{Name: q.Name, Tables: []string{}}
+			for _, m := range from.FindAllStringSubmatch(q.SQL, -1) {
+				t.Tables = append(t.Tables, m[1])
+			}
+			a.Tables = append(a.Tables, t)
+		}
+	case protocol.OpModel:
+		if during != nil {
+			during()
+		}
+		if strings.Contains(o.SQL, "BAD") {
+			a.Error = &protocol.UserError{Kind: "sql", Message: "Binder Error: BAD", Line: 2}
+			break
+		}
+		h := sha1.New()
+		fmt.Fprint(h, o.SQL)
+		for _, in := range o.Inputs {
+			fmt.Fprint(h, in.Name)
+		}
+		for _, in := range job.Inputs {
+			path := filepath.Join(os.TempDir(), fmt.Sprintf("scripted-%p-%s", s, strings.ReplaceAll(in.Path, "/", "-")))
+			if err := in.Link(path); err != nil {
+				return nil, err
+			}
+			data, err := os.ReadFile(path)
+			if err = errors.Join(err, os.Remove(path)); err != nil {
+				return nil, err
+			}
+			h.Write(data)
+		}
+		part := fmt.Appendf(nil, "PAR1%xPAR1", h.Sum(nil))
+		if err := job.Files("part-0", int64(len(part)), bytes.NewReader(part)); err != nil {
+			return nil, err
+		}
+		a.Snapshot = oneColumn("part-0")
+	case protocol.OpDescribe:
+		a.Snapshot = oneColumn(o.Inputs[0].Files...)
+	case protocol.OpVerify:
+		for _, q := range o.Queries {
+			c := protocol.Check{Name: q.Name}
+			if _, n, ok := strings.Cut(q.SQL, "VIOLATIONS "); ok {
+				if _, err := fmt.Sscan(n, &c.Violations); err != nil {
+					return nil, err
+				}
+				c.File, c.Columns, c.Sample = q.Name+".parquet", []string{"n"}, []map[string]any{{"n": 7}}
+				if err := job.Files(c.File, 8, strings.NewReader("PAR1PAR1")); err != nil {
+					return nil, err
+				}
+			}
+			a.Checks = append(a.Checks, c)
+		}
+	default:
+		return nil, fmt.Errorf("unscripted order %q", o.Op)
+	}
+	return &sandbox.Report{Answer: a}, nil
+}
+
+func oneColumn(files ...string) *protocol.Snapshot {
+	s := &protocol.Snapshot{Columns: []protocol.Column{{Name: "n", Type: "BIGINT", Nullable: true}}}
+	for _, f := range files {
+		s.Parts = append(s.Parts, protocol.Part{File: f, Rows: 1, Stats: []protocol.ColumnStats{{Min: json.RawMessage("7"), Max: json.RawMessage("7")}}})
+	}
+	return s
+}
+
+// count returns how many orders of op there were, and forgets them.
+func (s *scripted) took(op protocol.Op) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, o := range s.ops {
+		if o == op {
+			n++
+		}
+	}
+	s.ops = nil
+	return n
+}
+
+type rig struct {
+	*testing.T
+	dir   string
+	boxes *scripted
+	gate  *Gate
+	lakes *lake.Directory
+	lake  *lake.Lake
+	out   bytes.Buffer
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	r := &rig{T: t, dir: t.TempDir(), boxes: &scripted{}}
+	signer, err := LoadSigner(filepath.Join(r.dir, "gate"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	temp := filepath.Join(r.dir, "tmp")
+	if err := os.MkdirAll(temp, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	rt := exec.New(r.boxes, exec.Environments{Python: func(v string) (objects.OID, error) {
+		return objects.OID{}, &exec.NoInterpreterError{Version: v}
+	}}, 2, log)
+	r.gate = New(Config{Runtime: rt, Signer: signer, TempDir: temp, Logger: log,
+		Ceiling: sandbox.Limits{Memory: 1 << 30, Output: 1 << 30, Timeout: time.Minute, CPUs: 1}})
+	if r.lakes, err = lake.OpenDirectory(filepath.Join(r.dir, "lakes"), log); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := r.lakes.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if r.lake, err = r.lakes.Create(t.Context(), "flights"); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// base is a lake with one source, two models in a row and a verifier.
+func base() map[string]string {
+	return map[string]string{
+		"tables/src/a.parquet": "PAR1 source PAR1",
+		"models/one.sql":       "SELECT n FROM src",
+		"models/two.sql":       "SELECT n FROM one",
+		"verifiers/fine.sql":   "SELECT n FROM two",
+	}
+}
+
+func with(files map[string]string, change ...string) map[string]string {
+	out := maps.Clone(files)
+	for i := 0; i < len(change); i += 2 {
+		if change[i+1] == "" {
+			delete(out, change[i])
+		} else {
+			out[change[i]] = change[i+1]
+		}
+	}
+	return out
+}
+
+// commit makes a commit of files on top of parents, in a quarantine of its own.
+func (r *rig) commit(files map[string]string, parents ...objects.OID) (objects.OID, *objects.Quarantine) {
+	r.Helper()
+	ctx := r.Context()
+	q, err := r.lake.Objects.Quarantine()
+	if err != nil {
+		r.Fatal(err)
+	}
+	edits := make(map[string]tree.Edit)
+	for path, text := range files {
+		oid, err := q.Put(ctx, objects.Blob, int64(len(text)), strings.NewReader(text))
+		if err != nil {
+			r.Fatal(err)
+		}
+		edits[path] = tree.Edit{Mode: gitobj.ModeFile, OID: oid}
+	}
+	root, err := tree.Apply(ctx, q, objects.OID{}, edits)
+	if err != nil {
+		r.Fatal(err)
+	}
+	who := gitobj.Signature{Name: "Ada", Email: "ada@example.org", When: time.Unix(1700000000, 0).UTC()}
+	data := (&gitobj.Commit{Tree: root, Parents: parents, Author: who, Committer: who, Message: "Change it\n"}).Encode()
+	oid, err := q.Put(ctx, objects.Commit, int64(len(data)), bytes.NewReader(data))
+	if err != nil {
+		r.Fatal(err)
+	}
+	return oid, q
+}
+
+// pushed is a push of new at name, by an ordinary user.
+func (r *rig) push(q *objects.Quarantine, options []string, atomic bool, updates ...refs.Update) []Outcome {
+	r.Helper()
+	r.out.Reset()
+	out := r.gate.Receive(r.Context(), &Push{
+		Lake: r.lake, Who: Identity{Name: "ada"}, Updates: updates, Options: options, Atomic: atomic, Objects: q, Progress: &r.out,
+	})
+	if err := q.Discard(); err != nil {
+		r.Fatal(err)
+	}
+	return out
+}
+
+func (r *rig) toMain(files map[string]string, options ...string) error {
+	r.Helper()
+	old := r.tip(mainRef)
+	var parents []objects.OID
+	if !old.IsZero() {
+		parents = append(parents, old)
+	}
+	oid, q := r.commit(files, parents...)
+	return r.push(q, options, false, refs.Update{Name: mainRef, Old: old, New: oid})[0].Err
+}
+
+func (r *rig) must(err error) {
+	r.Helper()
+	if err != nil {
+		r.Fatalf("%v\n%s", err, r.out.String())
+	}
+}
+
+func (r *rig) tip(name refs.Name) objects.OID {
+	r.Helper()
+	oid, err := r.lake.Refs.Get(r.Context(), name)
+	if err != nil && !errors.Is(err, refs.ErrNotFound) {
+		r.Fatal(err)
+	}
+	return oid
+}
+
+func (r *rig) names(prefix string) []refs.Ref {
+	r.Helper()
+	list, err := r.lake.Refs.List(r.Context(), prefix)
+	if err != nil {
+		r.Fatal(err)
+	}
+	return list
+}
+
+func (r *rig) read(commit objects.OID, path string) string {
+	r.Helper()
+	c, err := readCommit(r.Context(), r.lake.Objects, commit)
+	if err != nil {
+		r.Fatal(err)
+	}
+	data, err := readFile(r.Context(), r.lake.Objects, c.Tree, path, 1<<20)
+	if err != nil {
+		r.Fatalf("%s in %s: %v", path, commit, err)
+	}
+	return string(data)
+}
+
+// record returns the only new run's record, and checks that it is the run's last word.
+func (r *rig) record(state lake.State) Record {
+	r.Helper()
+	runs, err := r.lake.Runs.List(1)
+	if err != nil || len(runs) != 1 {
+		r.Fatalf("journal: %v, %v", runs, err)
+	}
+	doc, err := RunJSON(r.Context(), r.lake, runs[0].ID)
+	if err != nil {
+		r.Fatal(err)
+	}
+	var rec Record
+	if err := json.Unmarshal(doc, &rec); err != nil {
+		r.Fatal(err)
+	}
+	if rec.State != state || runs[0].State != state {
+		r.Fatalf("run is %s in its record and %s in the journal, want %s\n%s", rec.State, runs[0].State, state, doc)
+	}
+	return rec
+}

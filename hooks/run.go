@@ -1,0 +1,470 @@
+package hooks
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/headgate/headgate/exec"
+	"github.com/headgate/headgate/exec/plan"
+	"github.com/headgate/headgate/exec/sandbox"
+	"github.com/headgate/headgate/hooks/lake"
+	"github.com/headgate/headgate/hooks/policy"
+	"github.com/headgate/headgate/objects"
+	"github.com/headgate/headgate/objects/gitobj"
+	"github.com/headgate/headgate/objects/table"
+	"github.com/headgate/headgate/objects/tree"
+	"github.com/headgate/headgate/refs"
+)
+
+// Rejection says that a run judged a proposal and did not let it through.
+type Rejection struct {
+	Run     string
+	Reasons []string // one sentence each
+}
+
+func (e *Rejection) Error() string {
+	text := e.Reasons[0]
+	if n := len(e.Reasons) - 1; n > 0 {
+		text += fmt.Sprintf(" (and %d more)", n)
+	}
+	return fmt.Sprintf("rejected by run %s: %s", e.Run, text)
+}
+
+// CouldNotRun says that the gate could not judge a proposal, which refuses it too.
+type CouldNotRun struct {
+	Run   string
+	Cause error // for the log; the client gets the sentence
+}
+
+func (e *CouldNotRun) Error() string {
+	return fmt.Sprintf("run %s could not run: %v; nothing was published, push again or ask the administrator", e.Run, e.Cause)
+}
+
+// Unwrap returns the cause.
+func (e *CouldNotRun) Unwrap() error { return e.Cause }
+
+// result of a run that was let through.
+type result struct {
+	gate   objects.OID
+	dryRun bool
+}
+
+// run is one execution of the gate. Its fields are set in the order of its states.
+type run struct {
+	*request
+	gate    *Gate
+	journal lake.Run
+	q       *objects.Quarantine // what the run makes
+	sess    *exec.Session
+	say     *reporter
+	rec     *Record
+
+	baseTree objects.OID // zero if there is no base
+	tree     objects.OID // the state to publish, as it grows
+	plan     *plan.Plan
+	next     *policy.Policy // of the proposal
+
+	mu     sync.Mutex
+	tables map[string]*exec.Table // every table of the state to publish
+	atBase map[string]*exec.Table // tables of the base, loaded when asked for
+}
+
+// NewRunID returns a ULID: unique, and sorted by time.
+func NewRunID(now time.Time) string {
+	return ulid.MustNew(ulid.Timestamp(now), rand.Reader).String()
+}
+
+// run executes the gate on one request: plan, execute models, verify, publish or
+// refuse. Errors are *Rejection, *CouldNotRun or, when only the final swap
+// failed, what swapError says.
+func (g *Gate) run(ctx context.Context, rq *request) (result, error) {
+	now := g.cfg.Now().UTC()
+	id := NewRunID(now)
+	r := &run{
+		request: rq, gate: g, say: newReporter(rq.progress), tables: make(map[string]*exec.Table), atBase: make(map[string]*exec.Table),
+		journal: lake.Run{ID: id, State: lake.Accepted, Target: string(rq.target), Base: rq.base.String(), Old: rq.old.String(), Proposal: rq.proposal.String(), Who: rq.who.Name, Started: now},
+		rec:     newRecord(id, rq, now),
+	}
+	log := g.cfg.Logger.With("lake", rq.lake.Name, "run", id, "target", rq.target, "who", rq.who.Name)
+	log.Info("run accepted", "proposal", rq.proposal, "base", rq.base)
+	res, err := r.execute(ctx)
+	if r.q != nil {
+		if derr := r.q.Discard(); derr != nil {
+			log.Warn("discard quarantine", "err", derr)
+		}
+	}
+	var rejected *Rejection
+	switch {
+	case err == nil:
+		log.Info("run passed", "gate", res.gate, "dry_run", res.dryRun, "seconds", g.cfg.Now().Sub(now).Seconds())
+	case errors.As(err, &rejected):
+		log.Info("run rejected", "reasons", rejected.Reasons)
+	default:
+		log.Error("run could not run", "err", err)
+	}
+	return res, err
+}
+
+func (r *run) id() string { return r.journal.ID }
+
+// enter makes the next state durable before anything of it happens.
+func (r *run) enter(s lake.State) error {
+	r.journal.State, r.rec.State = s, s
+	if s.Final() {
+		r.journal.Ended = r.gate.cfg.Now().UTC()
+		r.rec.Ended = r.journal.Ended
+	}
+	if err := r.lake.Runs.Put(r.journal); err != nil {
+		return fmt.Errorf("run journal: %w", err)
+	}
+	return nil
+}
+
+// execute runs the state machine and brings the run to a final state.
+func (r *run) execute(ctx context.Context) (result, error) {
+	if err := r.enter(lake.Accepted); err != nil {
+		return result{}, &CouldNotRun{Run: r.id(), Cause: errors.New("its journal could not be written")}
+	}
+	commit, err := r.judge(ctx)
+	if err == nil {
+		if r.opt.dryRun {
+			return r.passDry(ctx, commit)
+		}
+		return r.publish(ctx, commit)
+	}
+	return result{}, r.refuse(ctx, err)
+}
+
+// judge brings the run from the proposal to a signed gate commit whose tree
+// every verifier has passed. It makes nothing visible.
+func (r *run) judge(ctx context.Context) (objects.OID, error) {
+	q, err := r.lake.Objects.Quarantine()
+	if err != nil {
+		return objects.OID{}, err
+	}
+	r.q = q
+	r.sess = r.gate.cfg.Runtime.Session(q, r.lake.Actions, exec.Options{
+		Limits: r.limits(), Ceiling: r.gate.cfg.Ceiling, NoCache: r.opt.noCache, TempDir: r.gate.cfg.TempDir,
+	})
+	r.say.header(r)
+	if err := r.enter(lake.Planning); err != nil {
+		return objects.OID{}, err
+	}
+	if err := r.makePlan(ctx); err != nil {
+		return objects.OID{}, err
+	}
+	if err := r.enter(lake.Running); err != nil {
+		return objects.OID{}, err
+	}
+	if err := r.checkSources(ctx); err != nil {
+		return objects.OID{}, err
+	}
+	if err := r.runModels(ctx); err != nil {
+		return objects.OID{}, err
+	}
+	if err := r.enter(lake.Verifying); err != nil {
+		return objects.OID{}, err
+	}
+	if err := r.verify(ctx); err != nil {
+		return objects.OID{}, err
+	}
+	if r.opt.strict && len(r.rec.Warnings) > 0 {
+		return objects.OID{}, r.reject("warnings are failures under -o strict: " + r.rec.Warnings[0])
+	}
+	return r.commit(ctx)
+}
+
+// limits are the sandbox limits of the governing policy, under the server's ceiling.
+func (r *run) limits() sandbox.Limits {
+	lim, top := r.policy.Sandbox, r.gate.cfg.Ceiling
+	out := top
+	if lim.Memory > 0 {
+		out.Memory = min(lim.Memory, top.Memory)
+	}
+	if lim.Output > 0 {
+		out.Output = min(lim.Output, top.Output)
+	}
+	if lim.Timeout > 0 {
+		out.Timeout = min(lim.Timeout, top.Timeout)
+	}
+	if lim.CPUs > 0 {
+		out.CPUs = min(lim.CPUs, top.CPUs)
+	}
+	return out
+}
+
+func (r *run) reject(reasons ...string) error {
+	return &Rejection{Run: r.id(), Reasons: reasons}
+}
+
+// makePlan reads the proposal: its policy, its models and verifiers, its tables.
+func (r *run) makePlan(ctx context.Context) error {
+	c, err := readCommit(ctx, r.q, r.proposal)
+	if err != nil {
+		return err
+	}
+	r.tree = c.Tree
+	r.rec.Subject = subject(c.Message)
+	if !r.base.IsZero() {
+		b, err := readCommit(ctx, r.q, r.base)
+		if err != nil {
+			return err
+		}
+		r.baseTree = b.Tree
+	}
+	// The proposal's policy does not govern this push, but it would the next
+	// one, so it must be readable.
+	if r.next, err = policyAt(ctx, r.q, r.proposal); err != nil {
+		return r.rejectIfUser(err)
+	}
+	r.plan, err = plan.Build(ctx, r.q, r.tree, r.next.PlanSettings(), r.sess)
+	var bad *plan.Error
+	if errors.As(err, &bad) {
+		reasons := make([]string, len(bad.Problems))
+		for i, p := range bad.Problems {
+			reasons[i] = p.String()
+		}
+		return r.reject(reasons...)
+	}
+	if err != nil {
+		return r.rejectIfUser(err)
+	}
+	if unused := r.opt.unusedParams(r.declaredParams()); len(unused) > 0 {
+		return r.reject(fmt.Sprintf("no model declares the parameter %q", unused[0]))
+	}
+	r.say.planned(r.plan)
+	return nil
+}
+
+func (r *run) declaredParams() []string {
+	var names []string
+	for _, m := range r.plan.Models {
+		for _, p := range m.Params {
+			names = append(names, p.Name)
+		}
+	}
+	return names
+}
+
+// rejectIfUser turns a failure of the user's code or data into a rejection, and
+// leaves every other error alone: that one means "could not run".
+func (r *run) rejectIfUser(err error) error {
+	var bad *policy.Error
+	if errors.As(err, &bad) {
+		reasons := make([]string, len(bad.Problems))
+		for i, p := range bad.Problems {
+			reasons[i] = p.String()
+		}
+		return r.reject(reasons...)
+	}
+	var f *exec.Failure
+	if errors.As(err, &f) {
+		return r.reject(f.Text)
+	}
+	return err
+}
+
+// checkSources reads every table that no model makes and that the base does not
+// have in the same state: what the base has was verified when it was published.
+func (r *run) checkSources(ctx context.Context) error {
+	found, err := table.Discover(ctx, r.q, r.tree)
+	var bad *table.Error
+	if errors.As(err, &bad) {
+		return r.reject(bad.Error())
+	}
+	if err != nil {
+		return err
+	}
+	derived := make(map[string]bool, len(r.plan.Models))
+	for _, m := range r.plan.Models {
+		derived[m.Name] = true
+	}
+	verified, err := r.baseTables(ctx)
+	if err != nil {
+		return err
+	}
+	var reasons []string
+	edits := make(map[string]tree.Edit)
+	for _, t := range found {
+		if derived[t.Name] {
+			continue
+		}
+		loaded, err := r.source(ctx, t, verified, edits)
+		var f *exec.Failure
+		if errors.As(err, &f) {
+			reasons = append(reasons, fmt.Sprintf("table %s: %s", t.Name, f.Text))
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		r.tables[t.Name] = loaded
+		r.rec.source(t.Name, loaded)
+	}
+	if len(reasons) > 0 {
+		return r.reject(reasons...)
+	}
+	return r.edit(ctx, edits)
+}
+
+func (r *run) source(ctx context.Context, t table.Table, verified map[string]objects.OID, edits map[string]tree.Edit) (*exec.Table, error) {
+	if verified[t.Name] == t.OID {
+		if loaded, err := exec.LoadTable(ctx, r.q, t.OID); err == nil {
+			return loaded, nil
+		}
+	}
+	loaded, wrote, err := r.sess.Source(ctx, t.OID, r.next.Tables[t.Name].Key)
+	if err != nil {
+		return nil, err
+	}
+	if wrote {
+		dir, err := table.Dir(t.Name)
+		if err != nil {
+			return nil, err
+		}
+		edits[dir] = tree.Edit{Mode: gitobj.ModeTree, OID: loaded.Tree}
+		r.say.line("table", t.Name, "wrote %s: %s rows in %d part(s)", table.FileName, count(loaded.Rows()), len(loaded.Parts))
+	}
+	return loaded, nil
+}
+
+// baseTables returns the snapshot ids of the base by table name.
+func (r *run) baseTables(ctx context.Context) (map[string]objects.OID, error) {
+	ids := make(map[string]objects.OID)
+	if r.baseTree.IsZero() {
+		return ids, nil
+	}
+	found, err := table.Discover(ctx, r.q, r.baseTree)
+	if err != nil {
+		return nil, fmt.Errorf("tables of the base: %w", err)
+	}
+	for _, t := range found {
+		ids[t.Name] = t.OID
+	}
+	return ids, nil
+}
+
+// edit replaces entries of the state to publish.
+func (r *run) edit(ctx context.Context, edits map[string]tree.Edit) error {
+	if len(edits) == 0 {
+		return nil
+	}
+	root, err := tree.Apply(ctx, r.q, r.tree, edits)
+	if err != nil {
+		return fmt.Errorf("write the state: %w", err)
+	}
+	r.tree = root
+	return nil
+}
+
+// publish makes the gate commit visible: objects first, then the run record's
+// and the target's refs in one transaction, then the journal.
+func (r *run) publish(ctx context.Context, commit objects.OID) (result, error) {
+	r.journal.Gate, r.rec.Gate = commit.String(), commit.String()
+	if err := r.enter(lake.Publishing); err != nil {
+		return result{}, r.refuse(ctx, err)
+	}
+	record, err := r.writeRecord(ctx, lake.Published)
+	if err != nil {
+		return result{}, r.refuse(ctx, err)
+	}
+	if err := r.q.Migrate(ctx); err != nil {
+		return result{}, r.refuse(ctx, fmt.Errorf("store the result: %w", err))
+	}
+	updates := append([]refs.Update{
+		{Name: r.target, Old: r.old, New: commit},
+		{Name: refs.Name(runsPrefix + r.id()), New: record},
+	}, r.moves...)
+	err = r.lake.Refs.Apply(ctx, updates, refs.Cause{Who: r.who.Name, Why: "run " + r.id() + ": published", When: r.gate.cfg.Now()})
+	if err != nil {
+		return result{}, r.refuseSwap(ctx, err)
+	}
+	r.settle(lake.Published)
+	r.say.published(r, commit)
+	return result{gate: commit}, nil
+}
+
+func (r *run) passDry(ctx context.Context, commit objects.OID) (result, error) {
+	record, err := r.writeRecord(ctx, lake.Passed)
+	if err == nil {
+		err = r.q.Migrate(ctx)
+	}
+	if err == nil {
+		err = r.lake.Refs.Apply(ctx, []refs.Update{{Name: refs.Name(runsPrefix + r.id()), New: record}},
+			refs.Cause{Who: r.who.Name, Why: "run " + r.id() + ": dry run", When: r.gate.cfg.Now()})
+	}
+	if err != nil {
+		return result{}, r.refuse(ctx, err)
+	}
+	r.settle(lake.Passed)
+	r.say.dryRun(r)
+	return result{gate: commit, dryRun: true}, nil
+}
+
+// settle records the end of a run whose refs are in place. The refs are the
+// truth and the caches only save work, so a failure here is logged, not told.
+func (r *run) settle(s lake.State) {
+	if err := r.enter(s); err != nil {
+		r.gate.cfg.Logger.Error("end run", "run", r.id(), "err", err)
+	}
+	if err := r.sess.Commit(); err != nil {
+		r.gate.cfg.Logger.Warn("action cache", "run", r.id(), "err", err)
+	}
+}
+
+// refuseSwap ends a run whose target moved, or whose refs could not be written.
+func (r *run) refuseSwap(ctx context.Context, err error) error {
+	var stale *refs.StaleError
+	if errors.As(err, &stale) && stale.Name == r.target {
+		// What was computed is still true of its inputs: the next push finds it cached.
+		branch := strings.TrimPrefix(string(r.target), headsPrefix)
+		return r.refuse(ctx, r.reject(fmt.Sprintf("%s moved while the run was under way; git pull --rebase, then push again (what was computed is cached)", branch)))
+	}
+	return r.refuse(ctx, fmt.Errorf("move the refs: %w", r.gate.swapError(err, r.lake.Name)))
+}
+
+// refuse ends a run that does not publish: the state built so far and the record
+// become visible under refs/scratch and refs/runs, and the target is not touched.
+func (r *run) refuse(ctx context.Context, cause error) error {
+	state := lake.Failed
+	var rejected *Rejection
+	if errors.As(cause, &rejected) {
+		state = lake.Rejected
+		r.rec.Reasons = rejected.Reasons
+		r.journal.Reason = rejected.Reasons[0]
+	} else {
+		r.journal.Reason = "could not run"
+		r.rec.Reasons = []string{"the gate could not run; the server's log has the cause"}
+	}
+	kept := r.keepEvidence(ctx, state)
+	if kept != nil {
+		r.gate.cfg.Logger.Error("keep the evidence of a refused run", "run", r.id(), "err", kept)
+	}
+	if state == lake.Rejected {
+		r.settle(state)
+		r.say.refused(r, rejected.Reasons, kept == nil)
+		return cause
+	}
+	if err := r.enter(state); err != nil {
+		r.gate.cfg.Logger.Error("end run", "run", r.id(), "err", err)
+	}
+	r.gate.cfg.Logger.Error("run failed", "run", r.id(), "err", cause)
+	r.say.failed(r, kept == nil)
+	return &CouldNotRun{Run: r.id(), Cause: publicCause(cause)}
+}
+
+// publicCause keeps the server's inside (paths, addresses) out of what a client
+// is told.
+func publicCause(err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return errors.New("the server is shutting down")
+	}
+	return errors.New("an error inside the server, which its log has")
+}

@@ -1,0 +1,199 @@
+package hooks
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/headgate/headgate/exec"
+	"github.com/headgate/headgate/exec/plan"
+	"github.com/headgate/headgate/objects/table"
+)
+
+// verify evaluates every verifier on exactly the state that is to be published.
+// All run, so that one push shows everything that is wrong; one that cannot be
+// evaluated refuses like one that finds violations.
+func (r *run) verify(ctx context.Context) error {
+	groups, err := r.groupVerifiers(ctx)
+	if err != nil {
+		return err
+	}
+	reasons := make([][]string, len(groups))
+	errs := make([]error, len(groups))
+	var wait sync.WaitGroup
+	for i, g := range groups {
+		wait.Go(func() { reasons[i], errs[i] = r.verifyGroup(ctx, g) })
+	}
+	wait.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	var all []string
+	for _, rs := range reasons {
+		all = append(all, rs...)
+	}
+	if len(all) > 0 {
+		return r.reject(all...)
+	}
+	return nil
+}
+
+// groupVerifiers binds each verifier to its tables and puts those together that
+// may share a sandbox: the column tests of one table, whose SQL is the server's own.
+func (r *run) groupVerifiers(ctx context.Context) ([][]exec.Checked, error) {
+	var groups [][]exec.Checked
+	columns := make(map[string]int) // table -> index of its group
+	for i := range r.plan.Verifiers {
+		v := &r.plan.Verifiers[i]
+		bound := make([]exec.Bound, 0, len(v.Inputs))
+		for _, in := range v.Inputs {
+			t, err := r.tableAt(ctx, in.Table)
+			if err != nil {
+				return nil, fmt.Errorf("verifier %s: %w", v.Name, err)
+			}
+			bound = append(bound, exec.Bound{Input: in, Table: t})
+		}
+		c := exec.Checked{Verifier: v, Bound: bound}
+		if v.Kind != plan.KindColumn {
+			groups = append(groups, []exec.Checked{c})
+			continue
+		}
+		at, ok := columns[v.Table]
+		if !ok {
+			at = len(groups)
+			columns[v.Table] = at
+			groups = append(groups, nil)
+		}
+		groups[at] = append(groups[at], c)
+	}
+	return groups, nil
+}
+
+const basePrefix = "base."
+
+// tableAt returns a table of the state to publish or, for "base.x", of the old
+// tip. A table that the old tip does not have is empty there: a rule such as "no
+// history may vanish" then holds of a new table, as it should.
+func (r *run) tableAt(ctx context.Context, name string) (*exec.Table, error) {
+	plain, isBase := strings.CutPrefix(name, basePrefix)
+	if !isBase {
+		t := r.tables[name]
+		if t == nil {
+			return nil, fmt.Errorf("table %q is not in the state to publish", name)
+		}
+		return t, nil
+	}
+	if t := r.atBase[plain]; t != nil {
+		return t, nil
+	}
+	ids, err := r.baseTables(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var t *exec.Table
+	if id, ok := ids[plain]; ok {
+		if t, err = exec.LoadTable(ctx, r.q, id); err != nil {
+			return nil, err
+		}
+	} else if now := r.tables[plain]; now != nil {
+		t = &exec.Table{Meta: &table.Snapshot{Format: now.Meta.Format, Columns: now.Meta.Columns}}
+	} else {
+		return nil, fmt.Errorf("table %q is neither in the old state nor in the new one", plain)
+	}
+	r.atBase[plain] = t
+	return t, nil
+}
+
+// verifyGroup evaluates verifiers that share a sandbox and returns why they refuse.
+func (r *run) verifyGroup(ctx context.Context, group []exec.Checked) ([]string, error) {
+	var log bytes.Buffer
+	started := time.Now()
+	verdicts, err := r.sess.Verify(ctx, group, exec.Sink{Log: &log})
+	took := time.Since(started)
+	var f *exec.Failure
+	if err != nil && !errors.As(err, &f) {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if log.Len() > 0 {
+		r.rec.log(group[0].Verifier.Name, log.Bytes())
+	}
+	if f == nil && len(verdicts) > 0 && len(verdicts[0].Usage.Violations) > 0 {
+		f = &exec.Failure{Kind: "violation", Text: violationText(verdicts[0].Usage.Violations), Usage: verdicts[0].Usage}
+	}
+	if f != nil {
+		return r.verifiersFailed(group, f, took), nil
+	}
+	var reasons []string
+	for i := range verdicts {
+		if reason := r.verdict(group[i].Verifier, &verdicts[i], took); reason != "" {
+			reasons = append(reasons, reason)
+		}
+	}
+	return reasons, nil
+}
+
+// verifiersFailed records verifiers whose sandbox failed. The caller holds r.mu.
+func (r *run) verifiersFailed(group []exec.Checked, f *exec.Failure, took time.Duration) []string {
+	var reasons []string
+	for _, c := range group {
+		rec := verifierRecord(c.Verifier, took)
+		rec.Status, rec.Error = "error", failureRecord(f)
+		rec.usage(f.Usage)
+		r.rec.Verifiers = append(r.rec.Verifiers, rec)
+		r.say.line("verify", c.Verifier.Name, "COULD NOT BE EVALUATED: %s", f.Text)
+		if f.Detail != nil && f.Detail.Traceback != "" {
+			r.say.block(f.Detail.Traceback)
+		}
+		for _, v := range f.Usage.Violations {
+			r.say.block(violationLine(v))
+		}
+		reasons = append(reasons, fmt.Sprintf("verifier %s could not be evaluated: %s", c.Verifier.Name, f.Text))
+	}
+	return reasons
+}
+
+// verdict records one verifier's outcome and returns why it refuses, if it does.
+// The caller holds r.mu.
+func (r *run) verdict(v *plan.Verifier, d *exec.Verdict, took time.Duration) string {
+	rec := verifierRecord(v, took)
+	rec.Cached, rec.Violations, rec.Message = d.Cached, d.Violations, d.Message
+	rec.usage(d.Usage)
+	var reason string
+	switch {
+	case d.Error != nil:
+		text := exec.Describe(d.Error)
+		rec.Status, rec.Error = "error", &ErrorRecord{Kind: d.Error.Kind, Text: text, Traceback: d.Error.Traceback}
+		r.say.line("verify", v.Name, "COULD NOT BE EVALUATED: %s", text)
+		if d.Error.Traceback != "" {
+			r.say.block(d.Error.Traceback)
+		}
+		reason = fmt.Sprintf("verifier %s could not be evaluated: %s", v.Name, text)
+	case d.Violations > 0:
+		rec.Status = "fail"
+		what := count(d.Violations) + " violating row(s)"
+		if d.Message != "" {
+			what = d.Message
+		}
+		if !d.Rows.IsZero() {
+			rec.Rows = r.rec.failure(v.Name, d.Rows)
+		}
+		r.say.line("verify", v.Name, "FAIL: %s", what)
+		r.say.sample(d.Columns, d.Sample)
+		reason = fmt.Sprintf("verifier %s: %s", v.Name, what)
+	default:
+		rec.Status = "pass"
+		how := seconds(took)
+		if d.Cached {
+			how = "cached"
+		}
+		r.say.line("verify", v.Name, "pass, %s", how)
+	}
+	r.rec.Verifiers = append(r.rec.Verifiers, rec)
+	return reason
+}

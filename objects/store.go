@@ -1,0 +1,406 @@
+package objects
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/headgate/headgate/objects/backend"
+	"github.com/headgate/headgate/objects/pack"
+)
+
+// DefaultRawThreshold is the size from which a blob is stored raw. Below it, a
+// file of its own costs more than the hard link saves.
+const DefaultRawThreshold = 32 << 10
+
+// Options of a store. The zero value is good.
+type Options struct {
+	RawThreshold int64        // blobs of at least this many bytes are stored raw; 0 is DefaultRawThreshold
+	Logger       *slog.Logger // nil discards
+}
+
+// Store is a lake's objects: what has been checked, is connected and durable.
+// It only grows. It is safe for concurrent use.
+//
+// Keys in the backend: raw/ab/<oid> holds a large blob's content as it is,
+// pack/<checksum>.pack small objects, pack/<checksum>.idx where they are. The
+// idx is written last and makes its pack visible.
+type Store struct {
+	b         backend.Backend
+	staging   string
+	lock      *os.File
+	threshold int64
+	log       *slog.Logger
+	packs     packReader
+
+	mu    sync.RWMutex
+	small map[OID]location
+	raw   map[OID]int64 // sizes of raw blobs that were seen; bounded, see rawSize
+	ids   map[string]bool
+}
+
+// location is where a small object is. The length and the checksum let one read
+// fetch it and tell whether it is whole.
+type location struct {
+	pack   *packFile
+	offset int64
+	length uint32 // of the entry: header and zlib stream
+	crc    uint32
+}
+
+const (
+	rawPrefix  = "raw/"
+	packPrefix = "pack/"
+	packSuffix = ".pack"
+	idxSuffix  = ".idx"
+
+	// maxSeenRaw bounds the memory of known raw blobs to some 50 MB.
+	maxSeenRaw = 1 << 20
+)
+
+func rawKey(oid OID) string {
+	s := oid.String()
+	return rawPrefix + s[:2] + "/" + s
+}
+
+// OpenStore opens the store in b, which may be empty. stagingDir is where
+// quarantines are built; it belongs to this store alone (a second open store on
+// it is an error), and what a killed process left there is removed. If b keeps
+// files, it should be on the same file system.
+func OpenStore(b backend.Backend, stagingDir string, opt Options) (*Store, error) {
+	if opt.RawThreshold <= 0 {
+		opt.RawThreshold = DefaultRawThreshold
+	}
+	if opt.Logger == nil {
+		opt.Logger = slog.New(slog.DiscardHandler)
+	}
+	if err := os.MkdirAll(stagingDir, 0o755); err != nil {
+		return nil, err
+	}
+	lock, err := lockDir(stagingDir)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{
+		b:         b,
+		staging:   stagingDir,
+		lock:      lock,
+		threshold: opt.RawThreshold,
+		log:       opt.Logger,
+		packs:     packReader{b: b, open: make(map[*packFile]bool)},
+		small:     make(map[OID]location),
+		raw:       make(map[OID]int64),
+		ids:       make(map[string]bool),
+	}
+	if err := s.sweep(); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	if err := s.loadPacks(context.Background()); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return s, nil
+}
+
+// lockDir keeps a second process from sweeping live quarantines away.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("object store at %s is in use by another process: %w", dir, err), f.Close())
+	}
+	return f, nil
+}
+
+func (s *Store) sweep() error {
+	left, err := os.ReadDir(s.staging)
+	if err != nil {
+		return err
+	}
+	for _, e := range left {
+		if !strings.HasPrefix(e.Name(), quarantinePrefix) {
+			continue
+		}
+		s.log.Info("removing the quarantine of a killed process", "name", e.Name())
+		if err := os.RemoveAll(filepath.Join(s.staging, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) loadPacks(ctx context.Context) error {
+	sizes := make(map[string]int64)
+	var ids []string
+	err := s.b.List(ctx, packPrefix, func(info backend.Info) error {
+		sizes[info.Key] = info.Size
+		if id, ok := strings.CutSuffix(info.Key, idxSuffix); ok {
+			ids = append(ids, strings.TrimPrefix(id, packPrefix))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		size, ok := sizes[packPrefix+id+packSuffix]
+		if !ok {
+			return fmt.Errorf("object store: pack %s has an index but no data", id)
+		}
+		data, err := s.readKey(ctx, packPrefix+id+idxSuffix)
+		if err != nil {
+			return err
+		}
+		entries, sum, err := pack.ParseIndex(data)
+		if err != nil {
+			return fmt.Errorf("object store: pack %s: %w", id, err)
+		}
+		if sum.String() != id {
+			return fmt.Errorf("object store: pack %s has the index of pack %s", id, sum)
+		}
+		if err := s.addPack(id, entries, size); err != nil {
+			return err
+		}
+	}
+	for key := range sizes {
+		id, ok := strings.CutSuffix(key, packSuffix)
+		if !ok || s.ids[strings.TrimPrefix(id, packPrefix)] {
+			continue
+		}
+		// A crash came between the pack and its index: nobody has seen it.
+		s.log.Info("removing a pack without an index", "key", key)
+		if err := s.b.Delete(ctx, key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) readKey(ctx context.Context, key string) ([]byte, error) {
+	rc, err := s.b.Get(ctx, key, 0, -1)
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(rc)
+	return data, errors.Join(err, rc.Close())
+}
+
+// addPack makes a pack's objects visible. It sorts entries by offset, since an
+// entry ends where the next one begins.
+func (s *Store) addPack(id string, entries []pack.IndexEntry, size int64) error {
+	slices.SortFunc(entries, func(a, b pack.IndexEntry) int {
+		if a.Offset < b.Offset {
+			return -1
+		}
+		return 1
+	})
+	pf := &packFile{key: packPrefix + id + packSuffix}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ids[id] {
+		return nil
+	}
+	for i, e := range entries {
+		end := size - pack.TrailerSize
+		if i+1 < len(entries) {
+			end = entries[i+1].Offset
+		}
+		length := end - e.Offset
+		if length <= 0 || length > maxEntry {
+			return fmt.Errorf("object store: pack %s is damaged: its length does not fit its index", id)
+		}
+		if _, ok := s.small[e.OID]; !ok {
+			s.small[e.OID] = location{pf, e.Offset, uint32(length), e.CRC}
+		}
+	}
+	s.ids[id] = true
+	return nil
+}
+
+// Close closes the store's files. Quarantines must be discarded before.
+func (s *Store) Close() error {
+	return errors.Join(s.packs.closeAll(), s.lock.Close())
+}
+
+func (s *Store) find(oid OID) (location, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	loc, ok := s.small[oid]
+	return loc, ok
+}
+
+func notFound(oid OID) error { return fmt.Errorf("%w: %s", ErrNotFound, oid) }
+
+// Stat implements Reader.
+func (s *Store) Stat(ctx context.Context, oid OID) (Info, error) {
+	if loc, ok := s.find(oid); ok {
+		// 5 bytes hold the head of the largest small object; 10 are generous.
+		head := make([]byte, min(loc.length, 10))
+		if err := s.packs.readAt(ctx, loc.pack, head, loc.offset); err != nil {
+			return Info{}, err
+		}
+		t, size, _, err := pack.ParseEntryHeader(head)
+		if err != nil {
+			return Info{}, &CorruptError{oid, err.Error()}
+		}
+		return Info{Type: t, Size: size}, nil
+	}
+	size, err := s.rawSize(ctx, oid)
+	if err != nil {
+		return Info{}, err
+	}
+	return Info{Type: Blob, Size: size}, nil
+}
+
+// rawSize asks the backend, and remembers blobs that exist: connectivity checks
+// ask for the same parts again and again. Nothing is ever removed from a store,
+// so only missing blobs can change.
+func (s *Store) rawSize(ctx context.Context, oid OID) (int64, error) {
+	s.mu.RLock()
+	size, ok := s.raw[oid]
+	s.mu.RUnlock()
+	if ok {
+		return size, nil
+	}
+	info, err := s.b.Stat(ctx, rawKey(oid))
+	if errors.Is(err, backend.ErrNotFound) {
+		return 0, notFound(oid)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("stat %s: %w", oid, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.raw) >= maxSeenRaw {
+		clear(s.raw)
+	}
+	s.raw[oid] = info.Size
+	return info.Size, nil
+}
+
+// entry reads a small object's pack entry.
+func (s *Store) entry(ctx context.Context, loc location) ([]byte, error) {
+	b := make([]byte, loc.length)
+	if err := s.packs.readAt(ctx, loc.pack, b, loc.offset); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// Open implements Reader.
+func (s *Store) Open(ctx context.Context, oid OID) (Info, io.ReadCloser, error) {
+	if loc, ok := s.find(oid); ok {
+		b, err := s.entry(ctx, loc)
+		if err != nil {
+			return Info{}, nil, err
+		}
+		t, data, err := decodeEntry(oid, b)
+		if err != nil {
+			return Info{}, nil, err
+		}
+		return Info{Type: t, Size: int64(len(data))}, io.NopCloser(bytes.NewReader(data)), nil
+	}
+	size, rc, ok, err := s.OpenRaw(ctx, oid)
+	if err != nil {
+		return Info{}, nil, err
+	}
+	if !ok {
+		return Info{}, nil, notFound(oid)
+	}
+	info := Info{Type: Blob, Size: size}
+	return info, newVerifyingReader(rc, oid, info), nil
+}
+
+// OpenRaw implements pack.RawOpener: the content is not verified.
+func (s *Store) OpenRaw(ctx context.Context, oid OID) (size int64, rc io.ReadCloser, ok bool, err error) {
+	size, err = s.rawSize(ctx, oid)
+	if errors.Is(err, ErrNotFound) {
+		return 0, nil, false, nil
+	}
+	if err != nil {
+		return 0, nil, false, err
+	}
+	rc, err = s.b.Get(ctx, rawKey(oid), 0, -1)
+	if err != nil {
+		return 0, nil, false, fmt.Errorf("open %s: %w", oid, err)
+	}
+	return size, rc, true, nil
+}
+
+// Deflated implements pack.Deflater. The stream's checksum is verified.
+func (s *Store) Deflated(ctx context.Context, oid OID) (info Info, stream []byte, ok bool, err error) {
+	loc, ok := s.find(oid)
+	if !ok {
+		return Info{}, nil, false, nil
+	}
+	b, err := s.entry(ctx, loc)
+	if err != nil {
+		return Info{}, nil, false, err
+	}
+	t, size, n, err := pack.ParseEntryHeader(b)
+	if err != nil {
+		return Info{}, nil, false, &CorruptError{oid, err.Error()}
+	}
+	if crc32.ChecksumIEEE(b) != loc.crc {
+		return Info{}, nil, false, &CorruptError{oid, "its pack entry does not match its checksum"}
+	}
+	return Info{Type: t, Size: size}, b[n:], true, nil
+}
+
+// Link implements Linker. A raw blob of a backend on the same file system is
+// linked as it is; its content is verified when it is streamed, not here.
+func (s *Store) Link(ctx context.Context, oid OID, path string) error {
+	if l, ok := s.b.(backend.Linker); ok {
+		if _, small := s.find(oid); !small {
+			err := l.Link(ctx, rawKey(oid), path)
+			if errors.Is(err, backend.ErrNotFound) {
+				return notFound(oid)
+			}
+			if !cannotLink(err) {
+				return err
+			}
+		}
+	}
+	return copyOut(ctx, s, oid, path)
+}
+
+// cannotLink tells the failures of a hard link that a copy does not share:
+// another file system, too many links, or links forbidden.
+func cannotLink(err error) bool {
+	return errors.Is(err, syscall.EXDEV) || errors.Is(err, syscall.EMLINK) || errors.Is(err, syscall.EPERM)
+}
+
+// copyOut writes a blob to a new read-only file.
+func copyOut(ctx context.Context, r Reader, oid OID, path string) (err error) {
+	info, rc, err := r.Open(ctx, oid)
+	if err != nil {
+		return err
+	}
+	defer rc.Close()
+	if info.Type != Blob {
+		return fmt.Errorf("link %s: it is a %s, not a blob", oid, info.Type)
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o444)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, rc)
+	if err = errors.Join(err, f.Close()); err != nil {
+		if rmErr := os.Remove(path); rmErr != nil && !errors.Is(rmErr, fs.ErrNotExist) {
+			err = errors.Join(err, rmErr)
+		}
+	}
+	return err
+}

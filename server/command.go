@@ -1,0 +1,211 @@
+package server
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// command is one of the server's own SSH commands.
+type command struct {
+	words    []string // "lake", "ls"
+	args     string   // as shown in the usage line
+	short    string   // one line
+	long     string   // what --help adds
+	min, max int      // number of arguments, without flags
+	admin    bool
+	flags    func(*flag.FlagSet) any
+	run      func(c *session, args []string, flags any) int
+}
+
+func (cmd *command) name() string { return strings.Join(cmd.words, " ") }
+
+// commands lists every command, in the order of help.
+func commands() []*command {
+	return []*command{
+		{words: []string{"whoami"}, short: "say who you are to this server", run: whoami,
+			long: "Prints your name, whether you are an administrator, and the fingerprint of your key."},
+		{words: []string{"gate-key"}, short: "print the key that signs gate commits", run: gateKey,
+			long: "Prints a line for the file that git's gpg.ssh.allowedSignersFile names; with it, git verify-commit checks gate commits."},
+		{words: []string{"lake", "ls"}, short: "list the lakes", run: lakeList, flags: jsonFlag},
+		{words: []string{"lake", "create"}, args: "<lake>", short: "make an empty lake", min: 1, max: 1, admin: true, run: lakeCreate,
+			long: "An administrator's first push to a lake creates it as well."},
+		{words: []string{"lake", "rm"}, args: "<lake>", short: "remove a lake with everything in it", min: 1, max: 1, admin: true,
+			flags: removeFlags, run: lakeRemove, long: "There is no way back, so --force is needed."},
+		{words: []string{"run", "ls"}, args: "<lake>", short: "list a lake's runs, newest first", min: 1, max: 1, flags: runListFlags, run: runList},
+		{words: []string{"run", "show"}, args: "<lake> <run>", short: "show one run", min: 2, max: 2, flags: jsonFlag, run: runShow,
+			long: "--json prints run.json of the run record, which git fetch origin refs/runs/<run> gets with logs and violating rows."},
+		{words: []string{"query"}, args: "<lake> '<sql>'", short: "ask the tables of a lake", min: 2, max: 2, flags: queryFlags, run: query,
+			long: "Runs one SELECT in a sandbox on the server. Table names are those of the state that --ref names."},
+		{words: []string{"help"}, args: "[<command>]", short: "explain the commands", max: 2, run: help},
+	}
+}
+
+// command runs one of the server's own commands.
+func (c *session) command(words []string) int {
+	if words[0] == "--help" || words[0] == "-h" {
+		words[0] = "help"
+	}
+	cmd, args := find(words)
+	if cmd == nil {
+		if list := group(words[0]); len(list) > 0 {
+			if len(words) == 2 && isHelp(words[1]) {
+				return c.print(listing(list))
+			}
+			fmt.Fprintf(c.errw, "headgate: %s is one of:\n%s", words[0], listing(list))
+			return exitUsage
+		}
+		return c.usage("there is no command %s; %s help lists them", quoted(clipLine(words[0])), c.cfg.SSH)
+	}
+	args, flags, err := parseFlags(cmd, args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return c.print(helpOf(cmd, c.cfg.SSH))
+	case err != nil:
+		return c.usage("%v\n%s", err, usageLine(cmd, c.cfg.SSH))
+	case len(args) < cmd.min || len(args) > cmd.max:
+		return c.usage("%s takes %s\n%s", cmd.name(), count(cmd), usageLine(cmd, c.cfg.SSH))
+	case cmd.admin && !c.who.Admin:
+		return c.fail("%s is for administrators; you are %s", cmd.name(), c.who.Name)
+	}
+	return cmd.run(c, args, flags)
+}
+
+func count(cmd *command) string {
+	switch {
+	case cmd.max == 0:
+		return "no arguments"
+	case cmd.min != cmd.max:
+		return fmt.Sprintf("%d to %d arguments", cmd.min, cmd.max)
+	case cmd.min == 1:
+		return "one argument"
+	}
+	return fmt.Sprintf("%d arguments", cmd.min)
+}
+
+// find returns the command that the words begin with, and the rest of them.
+func find(words []string) (*command, []string) {
+	for _, cmd := range commands() {
+		n := len(cmd.words)
+		if len(words) >= n && strings.Join(words[:n], " ") == cmd.name() {
+			return cmd, words[n:]
+		}
+	}
+	return nil, nil
+}
+
+// group returns the commands that begin with a word.
+func group(word string) []*command {
+	var out []*command
+	for _, cmd := range commands() {
+		if cmd.words[0] == word {
+			out = append(out, cmd)
+		}
+	}
+	return out
+}
+
+func isHelp(word string) bool { return word == "--help" || word == "-h" || word == "help" }
+
+// parseFlags reads flags wherever they stand among the arguments; after "--"
+// all is argument.
+func parseFlags(cmd *command, words []string) (args []string, flags any, err error) {
+	fs := flag.NewFlagSet(cmd.name(), flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	if cmd.flags != nil {
+		flags = cmd.flags(fs)
+	}
+	for {
+		if err := fs.Parse(words); err != nil {
+			return nil, nil, err
+		}
+		rest := fs.Args()
+		ended := len(rest) < len(words) && words[len(words)-len(rest)-1] == "--"
+		if len(rest) == 0 || ended {
+			return append(args, rest...), flags, nil
+		}
+		args = append(args, rest[0])
+		words = rest[1:]
+	}
+}
+
+func usageLine(cmd *command, how string) string {
+	line := "usage: " + how + " " + cmd.name()
+	if cmd.args != "" {
+		line += " " + cmd.args
+	}
+	if cmd.flags != nil {
+		fs := flag.NewFlagSet("", flag.ContinueOnError)
+		cmd.flags(fs)
+		fs.VisitAll(func(f *flag.Flag) {
+			value, _ := flag.UnquoteUsage(f)
+			line += " [" + strings.TrimSpace("--"+f.Name+" "+value) + "]"
+		})
+	}
+	return line
+}
+
+func helpOf(cmd *command, how string) string {
+	var b strings.Builder
+	b.WriteString(usageLine(cmd, how) + "\n\n" + strings.ToUpper(cmd.short[:1]) + cmd.short[1:])
+	if cmd.admin {
+		b.WriteString(", for administrators")
+	}
+	b.WriteString(".\n")
+	if cmd.long != "" {
+		b.WriteString(cmd.long + "\n")
+	}
+	if cmd.flags != nil {
+		fs := flag.NewFlagSet("", flag.ContinueOnError)
+		cmd.flags(fs)
+		b.WriteString("\n")
+		fs.VisitAll(func(f *flag.Flag) {
+			value, text := flag.UnquoteUsage(f)
+			fmt.Fprintf(&b, "  %-16s %s\n", strings.TrimSpace("--"+f.Name+" "+value), text)
+		})
+	}
+	b.WriteString("\nexit codes: 0 done, 1 refused or failed, 2 wrong command line\n")
+	return b.String()
+}
+
+func listing(list []*command) string {
+	var b strings.Builder
+	for _, cmd := range list {
+		fmt.Fprintf(&b, "  %-28s %s\n", strings.TrimSpace(cmd.name()+" "+cmd.args), cmd.short)
+	}
+	return b.String()
+}
+
+func help(c *session, args []string, _ any) int {
+	if len(args) > 0 {
+		if cmd, rest := find(args); cmd != nil && len(rest) == 0 {
+			return c.print(helpOf(cmd, c.cfg.SSH))
+		}
+		if list := group(args[0]); len(args) == 1 && len(list) > 0 {
+			return c.print(listing(list))
+		}
+		return c.usage("there is no command %s", quoted(clipLine(strings.Join(args, " "))))
+	}
+	return c.print(fmt.Sprintf(`Headgate %s: a git server for tables. The client is git:
+
+  git clone %s<lake>
+  git push origin HEAD:main              runs the lake's pipeline; main moves if all verifiers pass
+  git fetch origin refs/runs/<run>       a run's record: run.json, logs, violating rows
+  git fetch origin refs/scratch/<run>    the tables of a run, also of a refused one
+
+and these commands, as %s <command>; each takes --help:
+
+%s
+exit codes: 0 done, 1 refused or failed, 2 wrong command line
+`, c.cfg.Version, c.cfg.URL, c.cfg.SSH, listing(commands())))
+}
+
+// print writes a command's output.
+func (c *session) print(text string) int {
+	if _, err := io.WriteString(c.out, text); err != nil {
+		return exitFail
+	}
+	return exitOK
+}

@@ -1,0 +1,147 @@
+package server
+
+import (
+	"bytes"
+	"errors"
+	"net"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/gliderlabs/ssh"
+	gossh "golang.org/x/crypto/ssh"
+
+	"github.com/headgate/headgate/hooks"
+)
+
+// keyExtension carries the key that authenticated, in wire format, from the
+// handshake into its sessions.
+const keyExtension = "headgate-key"
+
+// contextKey is the type of this package's keys in a connection's context.
+type contextKey struct{ name string }
+
+var guardKey = &contextKey{"guard"}
+
+// endpoint sets up the SSH side: public keys only, sessions only, no terminal,
+// no forwarding, no subsystems.
+func (s *Server) endpoint() *ssh.Server {
+	return &ssh.Server{
+		HostSigners:      []ssh.Signer{s.cfg.HostKey},
+		Version:          "Headgate",
+		Handler:          s.handle,
+		PublicKeyHandler: s.authenticate,
+		PtyCallback:      func(ssh.Context, ssh.Pty) bool { return false },
+		IdleTimeout:      s.cfg.IdleTimeout,
+		ConnCallback: func(ctx ssh.Context, conn net.Conn) net.Conn {
+			g := &guard{Conn: conn, until: time.Now().Add(s.cfg.HandshakeTimeout), idle: s.cfg.IdleTimeout}
+			ctx.SetValue(guardKey, g)
+			return g
+		},
+		ServerConfigCallback: func(ssh.Context) *gossh.ServerConfig {
+			return &gossh.ServerConfig{MaxAuthTries: maxAuthTries}
+		},
+		ConnectionFailedCallback: func(conn net.Conn, err error) {
+			s.cfg.Logger.Debug("handshake failed", "from", conn.RemoteAddr(), "err", err)
+		},
+		ChannelHandlers:   map[string]ssh.ChannelHandler{"session": s.session},
+		RequestHandlers:   map[string]ssh.RequestHandler{},
+		SubsystemHandlers: map[string]ssh.SubsystemHandler{},
+	}
+}
+
+// authenticate is called for every key that a client offers, before it has
+// proved to own it. Each gets Permissions of its own, because those of the key
+// that is proved in the end are the connection's: a value shared between the
+// calls would hold the last key offered, which need not be that one (CVE-2024-45337).
+func (s *Server) authenticate(ctx ssh.Context, key ssh.PublicKey) bool {
+	perms := &gossh.Permissions{}
+	ctx.Permissions().Permissions = perms
+	if _, ok := s.cfg.Keys.Lookup(key); !ok {
+		return false
+	}
+	perms.Extensions = map[string]string{keyExtension: string(key.Marshal())}
+	return true
+}
+
+var errUnknownKey = errors.New("the key of this connection is not authorized")
+
+// identify returns the user of a session by the key that authenticated the
+// connection, as the list of keys is now: a key that was removed meanwhile opens nothing.
+func (s *Server) identify(sess ssh.Session) (hooks.Identity, error) {
+	conn, ok := sess.Context().Value(ssh.ContextKeyConn).(*gossh.ServerConn)
+	if !ok || conn.Permissions == nil {
+		return hooks.Identity{}, errUnknownKey
+	}
+	key, err := gossh.ParsePublicKey([]byte(conn.Permissions.Extensions[keyExtension]))
+	if err != nil {
+		return hooks.Identity{}, errUnknownKey
+	}
+	// The library's own idea of the key must be the same; else one of the two is wrong.
+	if last := sess.PublicKey(); last == nil || !bytes.Equal(last.Marshal(), key.Marshal()) {
+		return hooks.Identity{}, errUnknownKey
+	}
+	who, ok := s.cfg.Keys.Lookup(key)
+	if !ok {
+		return hooks.Identity{}, errUnknownKey
+	}
+	return who, nil
+}
+
+// session takes a session channel. It runs in a goroutine of the library's, so
+// it recovers by itself.
+func (s *Server) session(srv *ssh.Server, conn *gossh.ServerConn, channel gossh.NewChannel, ctx ssh.Context) {
+	defer s.recovered("session", conn.RemoteAddr())
+	g, ok := ctx.Value(guardKey).(*guard)
+	if !ok || !g.open() {
+		// A failed reject means that the client has gone.
+		_ = channel.Reject(gossh.ResourceShortage, "too many sessions on one connection")
+		return
+	}
+	defer g.close()
+	ssh.DefaultSessionHandler(srv, conn, channel, ctx)
+}
+
+// guard bounds a connection until its first session begins, and the number of
+// its sessions. The library sets a deadline at each read and write; the guard's wins.
+type guard struct {
+	net.Conn
+	idle time.Duration
+
+	mu       sync.Mutex
+	until    time.Time // zero once a session has begun
+	sessions int
+}
+
+func (g *guard) SetDeadline(t time.Time) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.until.IsZero() && (t.IsZero() || t.After(g.until)) {
+		t = g.until
+	}
+	return g.Conn.SetDeadline(t)
+}
+
+func (g *guard) open() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.sessions == maxSessions {
+		return false
+	}
+	g.sessions++
+	if !g.until.IsZero() {
+		g.until = time.Time{}
+		// The reader is waiting under the old deadline already. A failure shows
+		// at the next read or write.
+		_ = g.Conn.SetDeadline(time.Now().Add(g.idle))
+	}
+	return true
+}
+
+func (g *guard) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.sessions--
+}
+
+func stack() string { return string(debug.Stack()) }

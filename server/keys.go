@@ -1,0 +1,185 @@
+package server
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	gossh "golang.org/x/crypto/ssh"
+
+	"github.com/headgate/headgate/hooks"
+)
+
+// AuthorizedKey is a public key and whose it is.
+type AuthorizedKey struct {
+	Key gossh.PublicKey
+	Who hooks.Identity
+}
+
+// KeyError is a line of an authorized_keys file that was left out.
+type KeyError struct {
+	Line   int
+	Reason string
+}
+
+func (e *KeyError) Error() string { return fmt.Sprintf("line %d: %s", e.Line, e.Reason) }
+
+// maxKeyFile bounds the authorized_keys file.
+const maxKeyFile = 16 << 20
+
+var userName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+
+// ParseAuthorizedKeys reads a file in sshd's authorized_keys format. Two options
+// are its own: user="ada" names the key's owner and admin makes them an
+// administrator. Without user, the comment up to "@" is the name, else the
+// key's fingerprint. Lines that cannot be honoured in full are left out and
+// returned as errors: a restriction that is ignored would be a hole.
+func ParseAuthorizedKeys(data []byte) (keys []AuthorizedKey, bad []*KeyError) {
+	for n, line := range bytes.Split(data, []byte("\n")) {
+		line = bytes.TrimSpace(line)
+		if len(line) == 0 || line[0] == '#' {
+			continue
+		}
+		key, comment, options, _, err := gossh.ParseAuthorizedKey(line)
+		if err != nil {
+			bad = append(bad, &KeyError{n + 1, "not a public key"})
+			continue
+		}
+		who, err := identityOf(key, comment, options)
+		if err != nil {
+			bad = append(bad, &KeyError{n + 1, err.Error()})
+			continue
+		}
+		keys = append(keys, AuthorizedKey{Key: key, Who: who})
+	}
+	return keys, bad
+}
+
+func identityOf(key gossh.PublicKey, comment string, options []string) (hooks.Identity, error) {
+	who := hooks.Identity{Fingerprint: gossh.FingerprintSHA256(key)}
+	for _, opt := range options {
+		name, value, _ := strings.Cut(opt, "=")
+		switch strings.ToLower(name) {
+		case "user":
+			who.Name = strings.Trim(value, `"`)
+			if !userName.MatchString(who.Name) {
+				return who, fmt.Errorf("user %q is not a name: use up to 64 of A-Z, a-z, 0-9, '.', '_', '-'", who.Name)
+			}
+		case "admin":
+			who.Admin = true
+		case "restrict", "no-pty", "no-port-forwarding", "no-agent-forwarding", "no-x11-forwarding", "no-user-rc":
+			// Always so here.
+		default:
+			return who, fmt.Errorf("option %q is not supported", name)
+		}
+	}
+	if who.Name == "" {
+		who.Name, _, _ = strings.Cut(comment, "@")
+	}
+	if !userName.MatchString(who.Name) {
+		who.Name = who.Fingerprint
+	}
+	return who, nil
+}
+
+// KeyFile is an authorized_keys file, read again whenever it changes, and a
+// fixed set of keys besides. It is safe for concurrent use.
+type KeyFile struct {
+	path  string // "" for none
+	fixed []AuthorizedKey
+	log   *slog.Logger
+
+	mu    sync.Mutex
+	state fileState
+	keys  map[string]hooks.Identity // by the key's wire format
+}
+
+type fileState struct {
+	modified time.Time
+	size     int64
+}
+
+// NewKeyFile returns the keys of the file at path, which need not exist yet,
+// and the fixed ones, which win. With an empty path there are only those.
+func NewKeyFile(path string, fixed []AuthorizedKey, log *slog.Logger) (*KeyFile, error) {
+	k := &KeyFile{path: path, fixed: fixed, log: log}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.refresh(); err != nil {
+		return nil, fmt.Errorf("read authorized keys: %w", err)
+	}
+	return k, nil
+}
+
+// Lookup returns whose key it is, by the file as it is now.
+func (k *KeyFile) Lookup(key gossh.PublicKey) (hooks.Identity, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.refresh(); err != nil {
+		// Who may still enter is not known: only the fixed keys do.
+		k.log.Error("cannot read authorized keys", "file", k.path, "err", err)
+		k.set(nil)
+		k.state = fileState{}
+	}
+	who, ok := k.keys[string(key.Marshal())]
+	return who, ok
+}
+
+// Len returns the number of keys.
+func (k *KeyFile) Len() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.keys)
+}
+
+func (k *KeyFile) refresh() error {
+	if k.path == "" {
+		if k.keys == nil {
+			k.set(nil)
+		}
+		return nil
+	}
+	info, err := os.Stat(k.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		k.set(nil)
+		k.state = fileState{}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	state := fileState{modified: info.ModTime(), size: info.Size()}
+	if k.keys != nil && state == k.state {
+		return nil
+	}
+	if info.Size() > maxKeyFile {
+		return fmt.Errorf("it has %d bytes, limit is %d", info.Size(), maxKeyFile)
+	}
+	data, err := os.ReadFile(k.path)
+	if err != nil {
+		return err
+	}
+	keys, bad := ParseAuthorizedKeys(data)
+	for _, e := range bad {
+		k.log.Warn("authorized key left out", "file", k.path, "line", e.Line, "reason", e.Reason)
+	}
+	k.set(keys)
+	k.state = state
+	return nil
+}
+
+func (k *KeyFile) set(keys []AuthorizedKey) {
+	k.keys = make(map[string]hooks.Identity, len(keys)+len(k.fixed))
+	for _, list := range [][]AuthorizedKey{keys, k.fixed} {
+		for _, a := range list {
+			k.keys[string(a.Key.Marshal())] = a.Who
+		}
+	}
+}
