@@ -140,6 +140,9 @@ func (r *run) model(ctx context.Context, m *plan.Model, pushed, verified objects
 		how = "cached"
 	}
 	r.say.line("model", m.Name, "%s rows, %s", count(res.Table.Rows()), how)
+	if len(m.Packages) > 0 && !res.Cached {
+		r.warn(fmt.Sprintf("model %s declares packages; this server does not install any and ran it with those of its own interpreter", m.Name))
+	}
 	// A derived table that somebody pushed counts for nothing unless it is what
 	// the model gives; a table left as it was at the base needs no remark.
 	if !pushed.IsZero() && pushed != res.Table.Tree && pushed != verified {

@@ -224,6 +224,10 @@ func (r *run) makePlan(ctx context.Context) error {
 	if r.next, err = policyAt(ctx, r.q, r.proposal); err != nil {
 		return r.rejectIfUser(err)
 	}
+	if r.next.Grants != nil {
+		// A rule that is written down and not enforced is worse than none.
+		return r.reject(fmt.Sprintf("%s:%d: grants are not enforced by this version of Headgate, so a policy must not rely on them; remove them", PolicyFile, grantsLine(r.next)))
+	}
 	r.plan, err = plan.Build(ctx, r.q, r.tree, r.next.PlanSettings(), r.sess)
 	var bad *plan.Error
 	if errors.As(err, &bad) {
@@ -241,6 +245,13 @@ func (r *run) makePlan(ctx context.Context) error {
 	}
 	r.say.planned(r.plan)
 	return nil
+}
+
+func grantsLine(p *policy.Policy) int {
+	if len(p.Grants) == 0 {
+		return 1
+	}
+	return p.Grants[0].Line
 }
 
 func (r *run) declaredParams() []string {
