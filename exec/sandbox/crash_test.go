@@ -196,7 +196,7 @@ func TestNewSaysWhatIsMissing(t *testing.T) {
 		"missing runsc":    {func(c *Config) { c.Runsc = "/nonexistent/runsc" }, "start sandbox"},
 		"not runsc":        {func(c *Config) { c.Runsc = "/bin/false" }, "did not start (exit status 1)"},
 		"no worker at all": {func(c *Config) { c.Worker = "/etc/hostname" }, "self-test"},
-		"no SDK":           {func(c *Config) { c.Interpreters = []Interpreter{{Version: "3.11"}} }, "no Python SDK"},
+		"no SDK":           {func(c *Config) { c.Interpreters = []Interpreter{{Version: "3.11"}} }, "no directory of its SDK"},
 		"wrong SDK": {func(c *Config) {
 			c.Interpreters, c.PythonSDK = []Interpreter{{Version: "3.11"}}, t.TempDir()
 		}, "no package headgate"},
