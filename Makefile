@@ -77,7 +77,7 @@ demo: build venv need-git need-ssh need-ssh-keygen ## play the main job with rea
 
 .PHONY: bench
 bench: build venv need-git need-ssh ## push-to-published and no-op push, medians of ROUNDS=10
-	HEADGATE_PYTHON=$(CURDIR)/$(PYTHON) go run ./test/bench -rounds $(or $(ROUNDS),10)
+	HEADGATE_PYTHON=$(CURDIR)/$(PYTHON) go run ./test/bench -rounds $(or $(ROUNDS),10) -think $(or $(THINK),5s)
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME=20s

@@ -38,12 +38,18 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "usage: headgate-worker < ORDER.json > FRAMES\n       headgate-worker --version")
 		return exitUsage
 	}
+	ctx := context.Background()
+	eng, err := engine.Open(ctx)
+	if err != nil {
+		fmt.Fprintln(stderr, "headgate-worker:", err)
+		return exitBroken
+	}
 	order, err := readOrder(stdin)
 	if err != nil {
 		fmt.Fprintln(stderr, "headgate-worker:", err)
 		return exitBroken
 	}
-	if err := engine.Run(context.Background(), order, stdout, stderr); err != nil {
+	if err := eng.Run(ctx, order, stdout, stderr); err != nil {
 		fmt.Fprintln(stderr, "headgate-worker:", err)
 		return exitBroken
 	}

@@ -47,7 +47,7 @@ type Config struct {
 	// Interpreters are what KindPython can run in; the first is the default.
 	Interpreters []Interpreter
 	// WarmWorkers and WarmPython are how many sandboxes wait for an order: workers,
-	// and interpreters of each version. Zero means the default of 4 and 1, a
+	// and interpreters of each version. Zero means the default of 12 and 2, a
 	// negative number none.
 	WarmWorkers, WarmPython int
 	// Scratch is the size limit of a sandbox's /tmp, in bytes. It lies on the disk
@@ -57,8 +57,8 @@ type Config struct {
 }
 
 const (
-	defaultWarmWorkers = 4
-	defaultWarmPython  = 1
+	defaultWarmWorkers = 12 // what a run of a dozen functions takes; 20 to 60 MB each
+	defaultWarmPython  = 2
 	defaultScratch     = 8 << 30
 )
 

@@ -13,16 +13,18 @@ import (
 	"os/signal"
 	"slices"
 	"syscall"
+	"time"
 )
 
 func main() {
 	rounds := flag.Int("rounds", 10, "pushes of each kind; the figures are medians")
 	lake := flag.String("lake", "examples/flights", "the lake to publish")
 	out := flag.String("json", "", "write the figures to this file too")
+	think := flag.Duration("think", 5*time.Second, "idle time before each push, in which a user would read and edit; 0 pushes without a pause")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *lake, *rounds, *out); err != nil {
+	if err := run(ctx, *lake, *rounds, *think, *out); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		stop()
 		os.Exit(1)
@@ -44,7 +46,7 @@ type figure struct {
 	Met       bool    `json:"target_met"`
 }
 
-func run(ctx context.Context, lake string, rounds int, out string) error {
+func run(ctx context.Context, lake string, rounds int, think time.Duration, out string) error {
 	if rounds < 1 {
 		return fmt.Errorf("-rounds %d: want at least 1", rounds)
 	}
@@ -61,6 +63,7 @@ func run(ctx context.Context, lake string, rounds int, out string) error {
 		if err := w.changeSource(ctx, i); err != nil {
 			return err
 		}
+		pause(ctx, think)
 		s, err := w.push(ctx)
 		if err != nil {
 			return err
@@ -72,6 +75,7 @@ func run(ctx context.Context, lake string, rounds int, out string) error {
 		if err := w.git(ctx, nil, "commit", "-q", "--allow-empty", "-m", fmt.Sprintf("Nothing %d", i)); err != nil {
 			return err
 		}
+		pause(ctx, think)
 		if s, err = w.push(ctx); err != nil {
 			return err
 		}
@@ -81,6 +85,7 @@ func run(ctx context.Context, lake string, rounds int, out string) error {
 		none = append(none, s)
 	}
 	figures := []figure{summarize("every model runs", all, 3), summarize("nothing changed", none, 0.5)}
+	fmt.Printf("%d rounds, %v before each push\n", rounds, think)
 	fmt.Printf("%-18s %8s %9s %8s %15s %10s %8s\n", "push", "median", "slowest", "run", "sandbox start", "sandboxes", "target")
 	for _, f := range figures {
 		fmt.Printf("%-18s %6.2f s %7.2f s %6.2f s %6.2f s (%3.0f%%) %4.0f (%.0f warm) < %.1f s %v\n",
@@ -95,6 +100,15 @@ func run(ctx context.Context, lake string, rounds int, out string) error {
 		return os.WriteFile(out, append(doc, '\n'), 0o644)
 	}
 	return nil
+}
+
+// pause is a user's think time, and part of what is measured: the server refills
+// its pool of warm sandboxes in it.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
 }
 
 func summarize(name string, samples []sample, target float64) figure {

@@ -53,20 +53,8 @@ func (db *database) close() {
 	db.pool.Close()
 }
 
-// openDatabase returns a database with the order's inputs as views, which can
-// reach no file but the order's own, and whose settings are locked.
-func openDatabase(ctx context.Context, order *protocol.Order, dir string) (*database, error) {
-	db, err := connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if err := db.prepare(ctx, order, dir); err != nil {
-		db.close()
-		return nil, err
-	}
-	return db, nil
-}
-
+// prepare makes the order's inputs views of the database, which from then on can
+// reach no file but the order's own and whose settings are locked.
 func (db *database) prepare(ctx context.Context, order *protocol.Order, dir string) error {
 	threads := max(order.Threads, 1)
 	settings := []string{

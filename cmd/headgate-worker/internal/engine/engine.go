@@ -14,12 +14,31 @@ import (
 	"github.com/headgate/headgate/exec/protocol"
 )
 
-// Run carries out one order. Files and progress go to out as frames, and last
+// Engine is a DuckDB that waits for its order. Opening it takes most of what a
+// small order takes, so a worker opens it before there is one.
+type Engine struct{ db *database }
+
+// Open starts DuckDB and makes it load what every order needs.
+func Open(ctx context.Context) (*Engine, error) {
+	db, err := connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// The first query pays for catalogs, the binder and the executor; here
+	// nobody waits for it.
+	if err := db.exec(ctx, "SELECT count(*) FROM range(1)"); err != nil {
+		db.close()
+		return nil, fmt.Errorf("start DuckDB: %w", err)
+	}
+	return &Engine{db: db}, nil
+}
+
+// Run carries out one order, the only one of this engine. Files and progress go to out as frames, and last
 // the answer: what is wrong with the user's SQL or data is an answer too. The
 // error means that none could be given, because out is broken. Causes that a user
 // should not see go to log.
-func Run(ctx context.Context, order *protocol.Order, out, log io.Writer) error {
-	return (&execution{order: order, out: out, partRows: partRows}).run(ctx, log)
+func (en *Engine) Run(ctx context.Context, order *protocol.Order, out, log io.Writer) error {
+	return (&execution{order: order, out: out, partRows: partRows, db: en.db}).run(ctx, log)
 }
 
 func (e *execution) run(ctx context.Context, log io.Writer) error {
@@ -44,9 +63,9 @@ func (e *outputError) Unwrap() error { return e.err }
 type execution struct {
 	order    *protocol.Order
 	out      io.Writer
-	partRows int64 // most rows of a part
-	db       *database
-	dir      string // private to the order; removed at its end
+	partRows int64     // most rows of a part
+	db       *database // opened for the order if it is nil
+	dir      string    // private to the order; removed at its end
 }
 
 func (e *execution) answer(ctx context.Context, log io.Writer) (a *protocol.Answer, err error) {
@@ -73,10 +92,15 @@ func (e *execution) answer(ctx context.Context, log io.Writer) (a *protocol.Answ
 		return nil, fmt.Errorf("make a temporary directory: %w", err)
 	}
 	defer os.RemoveAll(e.dir)
-	if e.db, err = openDatabase(ctx, e.order, e.dir); err != nil {
-		return nil, err
+	if e.db == nil {
+		if e.db, err = connect(ctx); err != nil {
+			return nil, err
+		}
 	}
 	defer e.db.close()
+	if err := e.db.prepare(ctx, e.order, e.dir); err != nil {
+		return nil, err
+	}
 	return op(ctx)
 }
 

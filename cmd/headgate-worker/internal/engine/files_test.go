@@ -204,7 +204,10 @@ func TestQuery(t *testing.T) {
 func TestFilesAreOutOfReach(t *testing.T) {
 	secret := file(t, "secret.csv", "a\n1\n")
 	src := write(t, "SELECT 1 AS id", "")
-	db, err := openDatabase(t.Context(), &protocol.Order{Inputs: []protocol.Table{{Name: "t", Files: []string{src}}}}, t.TempDir())
+	db, err := connect(t.Context())
+	if err == nil {
+		err = db.prepare(t.Context(), &protocol.Order{Inputs: []protocol.Table{{Name: "t", Files: []string{src}}}}, t.TempDir())
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
