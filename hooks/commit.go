@@ -82,12 +82,28 @@ func (r *run) commit(ctx context.Context) (objects.OID, error) {
 	return r.sign(ctx, &gitobj.Commit{Tree: r.tree, Parents: []objects.OID{parent, r.proposal}, Message: message})
 }
 
+// house is the author of what the server commits.
+func (g *Gate) house() gitobj.Signature {
+	return gitobj.Signature{Name: "Headgate", Email: GateEmail, When: g.cfg.Now().UTC()}
+}
+
+// isGateCommit tells whether this server's gate published the commit: it is
+// signed, and has the trailers that only a verified state is given.
+func (g *Gate) isGateCommit(c *gitobj.Commit) bool {
+	_, err := trailer.Parse(c.Message)
+	return err == nil && g.cfg.Signer.Verify(c) == nil
+}
+
 func (r *run) sign(ctx context.Context, c *gitobj.Commit) (objects.OID, error) {
-	house := gitobj.Signature{Name: "Headgate", Email: GateEmail, When: r.gate.cfg.Now().UTC()}
+	house := r.gate.house()
 	c.Author, c.Committer = house, house
 	if err := r.gate.cfg.Signer.Sign(c); err != nil {
 		return objects.OID{}, err
 	}
+	return r.put(ctx, c)
+}
+
+func (r *run) put(ctx context.Context, c *gitobj.Commit) (objects.OID, error) {
 	data := c.Encode()
 	return r.q.Put(ctx, objects.Commit, int64(len(data)), bytes.NewReader(data))
 }

@@ -357,3 +357,56 @@ func TestGrantsAreRefusedUntilTheyAreEnforced(t *testing.T) {
 		}
 	}
 }
+
+// A branch that is not gated holds whatever was pushed, so its tip vouches for
+// nothing: a run on it reads every table.
+func TestAnUngatedTipVouchesForNothing(t *testing.T) {
+	r := newRig(t)
+	r.must(r.toMain(base()))
+	meta := r.read(r.tip(mainRef), "tables/src/table.json")
+	c, err := readCommit(t.Context(), r.lake.Objects, r.tip(mainRef))
+	r.must(err)
+	parts, err := tree.Lookup(t.Context(), r.lake.Objects, c.Tree, "tables/src")
+	r.must(err)
+	entries, err := tree.List(t.Context(), r.lake.Objects, parts.OID)
+	r.must(err)
+	lie := with(base(), "tables/src/a.parquet", "", "tables/src/table.json", strings.Replace(meta, `"rows":1`, `"rows":5`, 1))
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name, ".parquet") {
+			lie["tables/src/"+e.Name] = "PAR1 source PAR1"
+		}
+	}
+	if lie["tables/src/table.json"] == meta {
+		t.Fatalf("the lie is the truth: %s", meta)
+	}
+	const branch = refs.Name("refs/heads/agent/x")
+	first, q := r.commit(lie, r.tip(mainRef))
+	r.must(r.push(q, nil, false, refs.Update{Name: branch, New: first})[0].Err)
+	second, q := r.commit(with(lie, "README.md", "words"), first)
+	err = r.push(q, []string{"run"}, false, refs.Update{Name: branch, Old: first, New: second})[0].Err
+	var rejected *Rejection
+	if !errors.As(err, &rejected) || !strings.Contains(err.Error(), "not true of the parts") {
+		t.Errorf("got %v, want a rejection of the lying table.json", err)
+	}
+}
+
+// The scratch state of a refused run is nobody's word: forked and pushed, it is
+// judged like anything else.
+func TestScratchStateIsNotSigned(t *testing.T) {
+	r := newRig(t)
+	bad := with(base(), "verifiers/fine.sql", "SELECT n FROM two -- VIOLATIONS 1")
+	if err := r.toMain(bad); err == nil {
+		t.Fatal("violations pass")
+	}
+	scratch := r.tip(refs.Name(scratchPrefix + r.record(lake.Rejected).ID))
+	c, err := readCommit(t.Context(), r.lake.Objects, scratch)
+	r.must(err)
+	if c.GPGSig != "" || r.gate.isGateCommit(c) {
+		t.Error("the scratch state carries the gate's signature")
+	}
+	q, err := r.lake.Objects.Quarantine()
+	r.must(err)
+	if out := r.push(q, nil, false, refs.Update{Name: mainRef, New: scratch}); out[0].Err == nil {
+		t.Error("the scratch state of a refused run was published")
+	}
+}

@@ -67,9 +67,12 @@ type run struct {
 	rec     *Record
 
 	baseTree objects.OID // zero if there is no base
-	tree     objects.OID // the state to publish, as it grows
-	plan     *plan.Plan
-	next     *policy.Policy // of the proposal
+	// baseVerified tells whether the base is a gate commit. The old tip of a
+	// branch that is not gated may be anything.
+	baseVerified bool
+	tree         objects.OID // the state to publish, as it grows
+	plan         *plan.Plan
+	next         *policy.Policy // of the proposal
 
 	mu     sync.Mutex
 	tables map[string]*exec.Table // every table of the state to publish
@@ -218,6 +221,7 @@ func (r *run) makePlan(ctx context.Context) error {
 			return err
 		}
 		r.baseTree = b.Tree
+		r.baseVerified = r.gate.isGateCommit(b)
 	}
 	// The proposal's policy does not govern this push, but it would the next
 	// one, so it must be readable.
@@ -282,8 +286,8 @@ func (r *run) rejectIfUser(err error) error {
 	return err
 }
 
-// checkSources reads every table that no model makes and that the base does not
-// have in the same state: what the base has was verified when it was published.
+// checkSources reads every table that no model makes, but for those that a base
+// which is a gate commit has in the same state: they were read when it was published.
 func (r *run) checkSources(ctx context.Context) error {
 	found, err := table.Discover(ctx, r.q, r.tree)
 	var bad *table.Error
@@ -297,9 +301,11 @@ func (r *run) checkSources(ctx context.Context) error {
 	for _, m := range r.plan.Models {
 		derived[m.Name] = true
 	}
-	verified, err := r.baseTables(ctx)
-	if err != nil {
-		return err
+	verified := make(map[string]objects.OID)
+	if r.baseVerified {
+		if verified, err = r.baseTables(ctx); err != nil {
+			return err
+		}
 	}
 	var reasons []string
 	edits := make(map[string]tree.Edit)
