@@ -49,10 +49,12 @@ func Build(ctx context.Context, r objects.Reader, root objects.OID, settings *Se
 	if err != nil {
 		return nil, err
 	}
+	before := len(b.problems)
 	tables, err := b.discover(ctx, r, root)
 	if err != nil {
 		return nil, err
 	}
+	unsound := len(b.problems) > before
 	queries, err := b.sqlFiles(ctx, s.sql)
 	if err != nil {
 		return nil, err
@@ -60,6 +62,10 @@ func Build(ctx context.Context, r objects.Reader, root objects.OID, settings *Se
 	functions, err := b.pythonFiles(ctx, s.python)
 	if err != nil {
 		return nil, err
+	}
+	if unsound {
+		// Which tables there are is not known, so that one is missing says nothing.
+		return nil, b.failed()
 	}
 	b.nameTables(tables)
 	b.resolve(queries, functions)

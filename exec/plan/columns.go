@@ -20,6 +20,12 @@ func (b *builder) applyRules(tables []table.Table) {
 			snapshots[t.Name] = t.Snapshot
 		}
 	}
+	keys := make(map[string][]string) // of source tables
+	for name, s := range snapshots {
+		if s != nil && len(s.Key) > 0 {
+			keys[name] = s.Key
+		}
+	}
 	for _, written := range slices.Sorted(maps.Keys(b.settings.Tables)) {
 		rules := b.settings.Tables[written]
 		name, ok := b.names.find(written)
@@ -27,21 +33,55 @@ func (b *builder) applyRules(tables []table.Table) {
 			b.problem(b.settings.File, rules.Line, "tables.%s: the commit has no such table%s", written, DidYouMean(written, b.names.known()))
 			continue
 		}
-		b.applyKey(name, &rules, snapshots[name])
+		b.applyKey(name, &rules, snapshots[name], keys)
 		for _, column := range slices.Sorted(maps.Keys(rules.Columns)) {
 			for _, t := range rules.Columns[column] {
 				b.columnTest(name, column, t, snapshots)
 			}
 		}
 	}
+	// A key that is claimed must be one: merges and diffs go by it. Derived tables
+	// have theirs checked while they are cut.
+	for _, name := range slices.Sorted(maps.Keys(keys)) {
+		path, line := b.settings.File, b.settings.Tables[name].KeyLine
+		if line == 0 {
+			path = table.FileName // the policy has no key, so the snapshot claims it
+		}
+		b.verify = append(b.verify, Verifier{
+			Name: name + ":key", Path: path, Line: line, Kind: KindColumn,
+			Table: name, Inputs: []Input{{Table: name}}, SQL: keySQL(name, keys[name]),
+		})
+	}
 }
 
-func (b *builder) applyKey(name string, rules *Rules, snapshot *table.Snapshot) {
+// keySQL returns the query of the rows whose key is NULL or not their own.
+func keySQL(name string, key []string) string {
+	from := quoteTable(name)
+	columns, null := make([]string, len(key)), make([]string, len(key))
+	for i, k := range key {
+		columns[i] = quote(k)
+		null[i] = quote(k) + " IS NULL"
+	}
+	list := strings.Join(columns, ", ")
+	// A NULL joins nothing, so no row is in both halves.
+	return fmt.Sprintf("SELECT t.* FROM %[1]s AS t SEMI JOIN (SELECT %[2]s FROM %[1]s GROUP BY %[2]s HAVING count(*) > 1) USING (%[2]s)"+
+		" UNION ALL SELECT * FROM %[1]s WHERE %[3]s ORDER BY %[2]s", from, list, strings.Join(null, " OR "))
+}
+
+func (b *builder) applyKey(name string, rules *Rules, snapshot *table.Snapshot, keys map[string][]string) {
 	for _, column := range rules.Key {
 		b.checkColumn(rules.KeyLine, name, column, snapshot)
 	}
 	i, made := b.names.made[strings.ToLower(name)]
-	if !made || len(rules.Key) == 0 {
+	if len(rules.Key) == 0 {
+		return
+	}
+	if !made {
+		if have := keys[name]; len(have) > 0 && !slices.EqualFunc(have, rules.Key, strings.EqualFold) {
+			b.problem(b.settings.File, rules.KeyLine, "table %s was imported with the key [%s], not [%s]; import it again with --key, or change the policy",
+				name, strings.Join(have, ", "), strings.Join(rules.Key, ", "))
+		}
+		keys[name] = rules.Key
 		return
 	}
 	m := &b.models[i]
