@@ -59,7 +59,11 @@ func (s *Session) Model(ctx context.Context, m *plan.Model, bound []Bound, param
 	if err != nil {
 		return res, withUsage(err, &res.Usage)
 	}
-	s.remember(key, modelEntry{Tree: res.Table.Tree.String()})
+	if len(res.Usage.Violations) == 0 {
+		// What the gate refuses for its violations must not come back from the
+		// cache as a result without any.
+		s.remember(key, modelEntry{Tree: res.Table.Tree.String()})
+	}
 	return res, nil
 }
 

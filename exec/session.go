@@ -95,7 +95,9 @@ func (s *Session) Tables(ctx context.Context, queries []protocol.Query) ([]proto
 	}
 	for j, i := range asked {
 		out[i] = answer.Tables[j]
-		s.remember(keys[i], out[i])
+		if out[i].Error == nil { // an error may be of the moment: memory, a fault of the worker
+			s.remember(keys[i], out[i])
+		}
 	}
 	return out, nil
 }

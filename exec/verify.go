@@ -33,8 +33,8 @@ type Verdict struct {
 func (v *Verdict) Passed() bool { return v.Error == nil && v.Violations == 0 }
 
 // Verify evaluates verifiers that may share a sandbox: either one verifier, or
-// column tests, whose SQL is the server's own. Passes are cached by content;
-// failures never are, so that every refusal is shown with its rows.
+// column tests, whose SQL is the server's own. Passes without violations
+// are cached by content; failures never are, so that every refusal is shown with its rows.
 func (s *Session) Verify(ctx context.Context, group []Checked, out Sink) ([]Verdict, error) {
 	verdicts := make([]Verdict, len(group))
 	keys := make([]Key, len(group))
@@ -70,7 +70,7 @@ func (s *Session) Verify(ctx context.Context, group []Checked, out Sink) ([]Verd
 		if v.Error != nil && v.Error.File == "" {
 			v.Error.File = group[i].Verifier.Path
 		}
-		if v.Passed() {
+		if v.Passed() && len(u.Violations) == 0 { // see Model
 			s.remember(keys[i], true)
 		}
 	}

@@ -32,14 +32,32 @@ func policyAt(ctx context.Context, r objects.Reader, commit objects.OID) (*polic
 	if err != nil {
 		return nil, err
 	}
-	data, err := readFile(ctx, r, c.Tree, PolicyFile, maxPolicy)
+	e, err := tree.Lookup(ctx, r, c.Tree, PolicyFile)
 	if errors.Is(err, objects.ErrNotFound) {
 		return policy.Default(), nil
 	}
 	if err != nil {
 		return nil, err
 	}
+	if e.Mode != gitobj.ModeFile && e.Mode != gitobj.ModeExec {
+		return nil, badPolicy("is not a regular file")
+	}
+	info, err := r.Stat(ctx, e.OID)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size > maxPolicy {
+		return nil, badPolicy(fmt.Sprintf("has %d bytes, the limit is %d", info.Size, maxPolicy))
+	}
+	data, err := objects.ReadAll(ctx, r, e.OID, objects.Blob, maxPolicy)
+	if err != nil {
+		return nil, err
+	}
 	return policy.Parse(PolicyFile, data)
+}
+
+func badPolicy(message string) error {
+	return &policy.Error{Problems: []policy.Problem{{File: PolicyFile, Message: message}}}
 }
 
 // readFile returns the content of a small file of a tree.

@@ -410,3 +410,37 @@ func TestScratchStateIsNotSigned(t *testing.T) {
 		t.Error("the scratch state of a refused run was published")
 	}
 }
+
+// A function that tried what it may not do is refused however often it is
+// pushed: its result must not come back from the cache as if it had behaved.
+func TestViolationsAreNeverForgiven(t *testing.T) {
+	for _, op := range []protocol.Op{protocol.OpModel, protocol.OpVerify} {
+		t.Run(string(op), func(t *testing.T) {
+			r := newRig(t)
+			r.boxes.violates = op
+			for push := 1; push <= 4; push++ { // once per function, and once more
+				err := r.toMain(base())
+				var rejected *Rejection
+				if !errors.As(err, &rejected) || !strings.Contains(err.Error(), "203.0.113.1:80") {
+					t.Fatalf("push %d: got %v, want a rejection that names the address", push, err)
+				}
+			}
+			if !r.tip(mainRef).IsZero() {
+				t.Error("main exists")
+			}
+		})
+	}
+}
+
+// A policy that is not a readable file is the proposal's fault, not the gate's.
+func TestUnreadablePolicyIsRejected(t *testing.T) {
+	for what, path := range map[string]string{"a directory": "headgate.yaml/x", "too large": "headgate.yaml"} {
+		r := newRig(t)
+		r.must(r.toMain(base()))
+		err := r.toMain(with(base(), path, strings.Repeat("#", maxPolicy+1)))
+		var rejected *Rejection
+		if !errors.As(err, &rejected) || !strings.Contains(err.Error(), "headgate.yaml") {
+			t.Errorf("%s: got %v, want a rejection that names the file", what, err)
+		}
+	}
+}

@@ -36,6 +36,9 @@ type scripted struct {
 	ops    []protocol.Op
 	broken error  // every job could not run
 	during func() // called in the middle of each model
+	// violates is the order during which the sandbox stops something, though the
+	// program goes on and answers as if nothing were.
+	violates protocol.Op
 }
 
 var from = regexp.MustCompile(`FROM ([a-z_.]+)`)
@@ -107,7 +110,11 @@ func (s *scripted) Run(_ context.Context, job sandbox.Job) (*sandbox.Report, err
 	default:
 		return nil, fmt.Errorf("unscripted order %q", o.Op)
 	}
-	return &sandbox.Report{Answer: a}, nil
+	report := &sandbox.Report{Answer: a}
+	if s.violates == o.Op {
+		report.Violations = []sandbox.Violation{{Kind: "connect", Detail: "203.0.113.1:80", Count: 1}}
+	}
+	return report, nil
 }
 
 func oneColumn(files ...string) *protocol.Snapshot {
