@@ -21,8 +21,13 @@ const (
 	KindColumn = "column" // a column test of the policy, compiled to SQL
 )
 
-// StrategyReplace makes each run's output the whole table.
-const StrategyReplace = "REPLACE"
+// What becomes of a model's output; docs/runtime.md says more of each.
+const (
+	StrategyReplace             = "REPLACE"              // it is the whole table
+	StrategyAppend              = "APPEND"               // it follows the rows of the table at the base
+	StrategyOverwritePartitions = "OVERWRITE_PARTITIONS" // it replaces the partitions that occur in it
+	StrategyNone                = "NONE"                 // it is not stored; other models of the run read it
+)
 
 // Plan is everything a run has to do.
 type Plan struct {
@@ -43,9 +48,12 @@ type Model struct {
 	Code objects.OID
 
 	SQL      string // the whole file, so that the lines of errors are the file's
-	Strategy string // StrategyReplace
+	Strategy string // StrategyReplace ...
 	Key      []string
-	Inputs   []Input // sorted by Table for SQL, in argument order for Python
+	// PartitionedBy are the columns whose values tell partitions apart, for
+	// StrategyOverwritePartitions.
+	PartitionedBy []string
+	Inputs        []Input // sorted by Table for SQL, in argument order for Python
 
 	Declared // of a Python model
 	Resources
@@ -57,7 +65,9 @@ type Declared struct {
 	Files      []File            // the function's file first, then those it imports, sorted
 	LocalFiles []string          // paths of the imported ones
 	Params     []Param           // in argument order
+	Secrets    []Param           // of a model, in argument order; Name is the lake's name of the secret
 	Columns    []string          // exactly the columns that a model must return; nil: any
+	Types      map[string]string // of Columns that declare one, as DuckDB names it
 	Python     string            // version, "3.11"; "" for the default
 	Packages   map[string]string // normalised name -> version
 }

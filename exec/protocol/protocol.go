@@ -65,6 +65,8 @@ type Order struct {
 	Module   string         `json:"module,omitempty"`   // file below Path: "models/enrich.py"
 	Function string         `json:"function,omitempty"` // the decorated function's name
 	Params   map[string]any `json:"params,omitempty"`
+	// Secrets are arguments whose values must not be repeated to anybody.
+	Secrets map[string]string `json:"secrets,omitempty"`
 
 	// Limits that the function itself should keep to, below the sandbox's own.
 	Threads     int    `json:"threads,omitempty"`      // DuckDB threads; 1 if zero, since parallel float sums are not repeatable
@@ -169,22 +171,25 @@ type Check struct {
 
 // Declaration is one decorated Python function, read from literals in the AST.
 type Declaration struct {
-	Path       string            `json:"path"`     // "models/enrich.py"
-	Line       int               `json:"line"`     // of the def
-	Function   string            `json:"function"` // its Python name
-	Kind       string            `json:"kind"`     // "model" or "expectation"
-	Name       string            `json:"name"`     // table name of a model (default: the function's name)
-	Columns    []string          `json:"columns,omitempty"`
-	Key        []string          `json:"key,omitempty"`
-	Strategy   string            `json:"strategy,omitempty"` // "REPLACE" (default), "APPEND", ...
-	Python     string            `json:"python,omitempty"`   // "3.11"
-	Packages   map[string]string `json:"packages,omitempty"`
-	Memory     string            `json:"memory,omitempty"`
-	Timeout    string            `json:"timeout,omitempty"`
-	Inputs     []DeclaredInput   `json:"inputs,omitempty"`
-	Params     []DeclaredParam   `json:"params,omitempty"`
-	LocalFiles []string          `json:"local_files,omitempty"` // other files of Sources that this one imports, transitively
-	Error      *UserError        `json:"error,omitempty"`
+	Path          string            `json:"path"`     // "models/enrich.py"
+	Line          int               `json:"line"`     // of the def
+	Function      string            `json:"function"` // its Python name
+	Kind          string            `json:"kind"`     // "model" or "expectation"
+	Name          string            `json:"name"`     // table name of a model (default: the function's name)
+	Columns       []string          `json:"columns,omitempty"`
+	Key           []string          `json:"key,omitempty"`
+	Strategy      string            `json:"strategy,omitempty"`       // "REPLACE" (default), "APPEND", ...
+	PartitionedBy []string          `json:"partitioned_by,omitempty"` // for "OVERWRITE_PARTITIONS"
+	Types         map[string]string `json:"types,omitempty"`          // of Columns that declare one, as DuckDB names it
+	Python        string            `json:"python,omitempty"`         // "3.11"
+	Packages      map[string]string `json:"packages,omitempty"`
+	Memory        string            `json:"memory,omitempty"`
+	Timeout       string            `json:"timeout,omitempty"`
+	Inputs        []DeclaredInput   `json:"inputs,omitempty"`
+	Params        []DeclaredParam   `json:"params,omitempty"`
+	Secrets       []DeclaredParam   `json:"secrets,omitempty"`     // default arguments headgate.Secret(...)
+	LocalFiles    []string          `json:"local_files,omitempty"` // other files of Sources that this one imports, transitively
+	Error         *UserError        `json:"error,omitempty"`
 }
 
 // DeclaredInput is a default argument headgate.Model(...).
@@ -195,7 +200,7 @@ type DeclaredInput struct {
 	Filter  string   `json:"filter,omitempty"`
 }
 
-// DeclaredParam is a default argument headgate.Parameter(...).
+// DeclaredParam is a default argument headgate.Parameter(...) or headgate.Secret(...).
 type DeclaredParam struct {
 	Param string `json:"param"`
 	Name  string `json:"name"`

@@ -66,6 +66,7 @@ const (
 type Limits struct {
 	Memory   int64         // bytes of the program: its heap, its tmpfs and page cache of /tmp
 	Output   int64         // bytes of all output files together
+	FileSize int64         // bytes of one file that the program writes, below /tmp; at most Config.Scratch
 	LogBytes int64         // bytes kept of standard error
 	CPUs     float64       // processors
 	Timeout  time.Duration // from the order to the end of the program
@@ -116,12 +117,15 @@ type Input struct {
 type Job struct {
 	Kind   Kind
 	Python string // version of the interpreter, for KindPython; "" is the default one
-	Inputs []Input
-	Order  *protocol.Order
-	Limits Limits
-	Files  protocol.FileSink // takes the output files as they come; nil refuses them
-	Note   func(string)      // takes progress lines; nil drops them
-	Log    io.Writer         // takes standard error, at most Limits.LogBytes and a mark; nil drops it
+	// Packages is a host directory with an environment's packages, seen read-only
+	// at /env, for KindPython; "" leaves the interpreter those of its own.
+	Packages string
+	Inputs   []Input
+	Order    *protocol.Order
+	Limits   Limits
+	Files    protocol.FileSink // takes the output files as they come; nil refuses them
+	Note     func(string)      // takes progress lines; nil drops them
+	Log      io.Writer         // takes standard error, at most Limits.LogBytes and a mark; nil drops it
 }
 
 // Report is what a program did. Every failure of the program is here, and none

@@ -10,6 +10,8 @@
 //	Model: daily code=<oid> env=<digest> in=flights@<oid>,airports@<oid> out=<oid> rows=12 cached=false
 //	Verifier: no_missing_day pass
 //
+// A Model line ends with params=, strategy=, prior= and deterministic=false where they apply.
+//
 // A name may be free text, so white space, control characters and the separators
 // "%", ",", "@" and "=" in names and values are written as %XX.
 package trailer
@@ -66,6 +68,12 @@ type Model struct {
 	Out    string // the snapshot it gave
 	Rows   int64
 	Cached bool // answered from the action cache
+
+	Params   string // the parameters' values as a canonical JSON object; "" if there are none
+	Strategy string // "" is REPLACE
+	Prior    string // the snapshot at the base that the output builds on; "" if there is none
+	// NotDeterministic says that a second run on the same inputs gave something else.
+	NotDeterministic bool
 }
 
 // Input is a snapshot that a model read.
@@ -102,8 +110,18 @@ func (m Model) format() string {
 	for i, s := range m.Inputs {
 		in[i] = escape(s.Table) + "@" + escape(s.Snapshot)
 	}
-	return fmt.Sprintf("%s code=%s env=%s in=%s out=%s rows=%d cached=%t",
+	text := fmt.Sprintf("%s code=%s env=%s in=%s out=%s rows=%d cached=%t",
 		escape(m.Name), escape(m.Code), escape(m.Env), strings.Join(in, ","), escape(m.Out), m.Rows, m.Cached)
+	// What most models do not have is left out, so that most lines stay short.
+	for _, f := range []struct{ key, value string }{{"params", m.Params}, {"strategy", m.Strategy}, {"prior", m.Prior}} {
+		if f.value != "" {
+			text += " " + f.key + "=" + escape(f.value)
+		}
+	}
+	if m.NotDeterministic {
+		text += " deterministic=false"
+	}
+	return text
 }
 
 // Parse reads the trailers of a commit message: its last paragraph. It returns
@@ -202,6 +220,16 @@ func parseModel(value string) (m Model, err error) {
 			m.Rows, err = strconv.ParseInt(v, 10, 64)
 		case "cached":
 			m.Cached, err = strconv.ParseBool(v)
+		case "params":
+			m.Params, err = unescape(v)
+		case "strategy":
+			m.Strategy, err = unescape(v)
+		case "prior":
+			m.Prior, err = unescape(v)
+		case "deterministic":
+			var steady bool
+			steady, err = strconv.ParseBool(v)
+			m.NotDeterministic = !steady
 		}
 		if err != nil {
 			return m, fmt.Errorf("field %q: %w", key, err)

@@ -66,7 +66,8 @@ func TestRoundTrip(t *testing.T) {
 		g.PushedBy = text.Draw(t, "who")
 		g.Models, g.Verifiers = nil, nil
 		for range rapid.IntRange(0, 4).Draw(t, "models") {
-			m := Model{Name: text.Draw(t, "name"), Code: text.Draw(t, "code"), Env: text.Draw(t, "env"), Out: text.Draw(t, "out"), Rows: rapid.Int64().Draw(t, "rows"), Cached: rapid.Bool().Draw(t, "cached")}
+			m := Model{Name: text.Draw(t, "name"), Code: text.Draw(t, "code"), Env: text.Draw(t, "env"), Out: text.Draw(t, "out"), Rows: rapid.Int64().Draw(t, "rows"), Cached: rapid.Bool().Draw(t, "cached"),
+				Params: text.Draw(t, "params"), Strategy: text.Draw(t, "strategy"), Prior: text.Draw(t, "prior"), NotDeterministic: rapid.Bool().Draw(t, "not deterministic")}
 			for range rapid.IntRange(0, 3).Draw(t, "inputs") {
 				m.Inputs = append(m.Inputs, Input{text.Draw(t, "table"), text.Draw(t, "snapshot")})
 			}
