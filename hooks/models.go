@@ -151,34 +151,6 @@ func (r *run) model(ctx context.Context, m *plan.Model, pushed, verified objects
 	return nil
 }
 
-// bind resolves a function's inputs to tables; false if one is not there
-// because its model failed.
-func (r *run) bind(inputs []plan.Input) ([]exec.Bound, bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	bound := make([]exec.Bound, 0, len(inputs))
-	for _, in := range inputs {
-		t := r.tables[in.Table]
-		if t == nil {
-			return nil, false
-		}
-		bound = append(bound, exec.Bound{Input: in, Table: t})
-	}
-	return bound, true
-}
-
-func (r *run) paramsOf(m *plan.Model) (map[string]any, error) {
-	params := make(map[string]any, len(m.Params))
-	for _, p := range m.Params {
-		v, ok := r.opt.params[p.Name]
-		if !ok {
-			return nil, fmt.Errorf("parameter %q has no value; push with -o param.%s=<value>", p.Name, p.Name)
-		}
-		params[p.Param] = v
-	}
-	return params, nil
-}
-
 func (r *run) modelFailed(m *plan.Model, bound []exec.Bound, res *exec.Result, err error, log []byte, took time.Duration) error {
 	var f *exec.Failure
 	if !errors.As(err, &f) {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -62,21 +61,13 @@ type run struct {
 	gate    *Gate
 	journal lake.Run
 	q       *objects.Quarantine // what the run makes
-	sess    *exec.Session
 	say     *reporter
 	rec     *Record
 
-	baseTree objects.OID // zero if there is no base
+	evaluation // of the state to publish
 	// baseVerified tells whether the base is a gate commit. The old tip of a
 	// branch that is not gated may be anything.
 	baseVerified bool
-	tree         objects.OID // the state to publish, as it grows
-	plan         *plan.Plan
-	next         *policy.Policy // of the proposal
-
-	mu     sync.Mutex
-	tables map[string]*exec.Table // every table of the state to publish
-	atBase map[string]*exec.Table // tables of the base, loaded when asked for
 }
 
 // NewRunID returns a ULID: unique, and sorted by time.
@@ -91,7 +82,7 @@ func (g *Gate) run(ctx context.Context, rq *request) (result, error) {
 	now := g.cfg.Now().UTC()
 	id := NewRunID(now)
 	r := &run{
-		request: rq, gate: g, say: newReporter(rq.progress), tables: make(map[string]*exec.Table), atBase: make(map[string]*exec.Table),
+		request: rq, gate: g, say: newReporter(rq.progress), evaluation: newEvaluation(rq.opt.params),
 		journal: lake.Run{ID: id, State: lake.Accepted, Target: string(rq.target), Base: rq.base.String(), Old: rq.old.String(), Proposal: rq.proposal.String(), Who: rq.who.Name, Started: now},
 		rec:     newRecord(id, rq, now),
 	}
@@ -152,7 +143,7 @@ func (r *run) judge(ctx context.Context) (objects.OID, error) {
 	if err != nil {
 		return objects.OID{}, err
 	}
-	r.q = q
+	r.q, r.store = q, q
 	r.sess = r.gate.cfg.Runtime.Session(q, r.lake.Actions, exec.Options{
 		Limits: r.limits(), Ceiling: r.gate.cfg.Ceiling, NoCache: r.opt.noCache, TempDir: r.gate.cfg.TempDir,
 	})
@@ -350,22 +341,6 @@ func (r *run) source(ctx context.Context, t table.Table, verified map[string]obj
 		r.say.line("table", t.Name, "wrote %s: %s rows in %d part(s)", table.FileName, count(loaded.Rows()), len(loaded.Parts))
 	}
 	return loaded, nil
-}
-
-// baseTables returns the snapshot ids of the base by table name.
-func (r *run) baseTables(ctx context.Context) (map[string]objects.OID, error) {
-	ids := make(map[string]objects.OID)
-	if r.baseTree.IsZero() {
-		return ids, nil
-	}
-	found, err := table.Discover(ctx, r.q, r.baseTree)
-	if err != nil {
-		return nil, fmt.Errorf("tables of the base: %w", err)
-	}
-	for _, t := range found {
-		ids[t.Name] = t.OID
-	}
-	return ids, nil
 }
 
 // edit replaces entries of the state to publish.

@@ -5,13 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/headgate/headgate/exec"
 	"github.com/headgate/headgate/exec/plan"
-	"github.com/headgate/headgate/objects/table"
 )
 
 // verify evaluates every verifier on exactly the state that is to be published.
@@ -40,72 +38,6 @@ func (r *run) verify(ctx context.Context) error {
 		return r.reject(all...)
 	}
 	return nil
-}
-
-// groupVerifiers binds each verifier to its tables and puts those together that
-// may share a sandbox: the column tests of one table, whose SQL is the server's own.
-func (r *run) groupVerifiers(ctx context.Context) ([][]exec.Checked, error) {
-	var groups [][]exec.Checked
-	columns := make(map[string]int) // table -> index of its group
-	for i := range r.plan.Verifiers {
-		v := &r.plan.Verifiers[i]
-		bound := make([]exec.Bound, 0, len(v.Inputs))
-		for _, in := range v.Inputs {
-			t, err := r.tableAt(ctx, in.Table)
-			if err != nil {
-				return nil, fmt.Errorf("verifier %s: %w", v.Name, err)
-			}
-			bound = append(bound, exec.Bound{Input: in, Table: t})
-		}
-		c := exec.Checked{Verifier: v, Bound: bound}
-		if v.Kind != plan.KindColumn {
-			groups = append(groups, []exec.Checked{c})
-			continue
-		}
-		at, ok := columns[v.Table]
-		if !ok {
-			at = len(groups)
-			columns[v.Table] = at
-			groups = append(groups, nil)
-		}
-		groups[at] = append(groups[at], c)
-	}
-	return groups, nil
-}
-
-const basePrefix = "base."
-
-// tableAt returns a table of the state to publish or, for "base.x", of the old
-// tip. A table that the old tip does not have is empty there: a rule such as "no
-// history may vanish" then holds of a new table, as it should.
-func (r *run) tableAt(ctx context.Context, name string) (*exec.Table, error) {
-	plain, isBase := strings.CutPrefix(name, basePrefix)
-	if !isBase {
-		t := r.tables[name]
-		if t == nil {
-			return nil, fmt.Errorf("table %q is not in the state to publish", name)
-		}
-		return t, nil
-	}
-	if t := r.atBase[plain]; t != nil {
-		return t, nil
-	}
-	ids, err := r.baseTables(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var t *exec.Table
-	if id, ok := ids[plain]; ok {
-		if t, err = exec.LoadTable(ctx, r.q, id); err != nil {
-			return nil, err
-		}
-	} else if now := r.tables[plain]; now != nil {
-		t = &exec.Table{Meta: &table.Snapshot{Format: now.Meta.Format, Columns: now.Meta.Columns}}
-	} else {
-		return nil, fmt.Errorf("table %q is neither in the old state nor in the new one", plain)
-	}
-	r.atBase[plain] = t
-	return t, nil
 }
 
 // verifyGroup evaluates verifiers that share a sandbox and returns why they refuse.

@@ -1,0 +1,145 @@
+package hooks
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/headgate/headgate/exec"
+	"github.com/headgate/headgate/exec/plan"
+	"github.com/headgate/headgate/hooks/policy"
+	"github.com/headgate/headgate/objects"
+	"github.com/headgate/headgate/objects/table"
+)
+
+// evaluation is everything that decides what the functions of one state give:
+// the plan, the tables it is bound to, the base, and parameters. A run evaluates
+// a proposal with it, a replay a gate commit: what is bound to what is written once.
+// Its fields are set in this order.
+type evaluation struct {
+	store  exec.Store
+	sess   *exec.Session
+	params map[string]any // values of headgate.Parameter by name
+
+	baseTree objects.OID    // zero if there is no base
+	tree     objects.OID    // the state, as it grows
+	next     *policy.Policy // the state's own; it governs the push after this one
+	plan     *plan.Plan
+
+	mu     sync.Mutex
+	tables map[string]*exec.Table // every table of the state
+	atBase map[string]*exec.Table // tables of the base, loaded when asked for
+}
+
+func newEvaluation(params map[string]any) evaluation {
+	return evaluation{params: params, tables: make(map[string]*exec.Table), atBase: make(map[string]*exec.Table)}
+}
+
+// bind resolves a function's inputs to tables; false if one is not there
+// because its model failed.
+func (e *evaluation) bind(inputs []plan.Input) ([]exec.Bound, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	bound := make([]exec.Bound, 0, len(inputs))
+	for _, in := range inputs {
+		t := e.tables[in.Table]
+		if t == nil {
+			return nil, false
+		}
+		bound = append(bound, exec.Bound{Input: in, Table: t})
+	}
+	return bound, true
+}
+
+func (e *evaluation) paramsOf(m *plan.Model) (map[string]any, error) {
+	params := make(map[string]any, len(m.Params))
+	for _, p := range m.Params {
+		v, ok := e.params[p.Name]
+		if !ok {
+			return nil, fmt.Errorf("parameter %q has no value; push with -o param.%s=<value>", p.Name, p.Name)
+		}
+		params[p.Param] = v
+	}
+	return params, nil
+}
+
+// baseTables returns the snapshot ids of the base by table name.
+func (e *evaluation) baseTables(ctx context.Context) (map[string]objects.OID, error) {
+	ids := make(map[string]objects.OID)
+	if e.baseTree.IsZero() {
+		return ids, nil
+	}
+	found, err := table.Discover(ctx, e.store, e.baseTree)
+	if err != nil {
+		return nil, fmt.Errorf("tables of the base: %w", err)
+	}
+	for _, t := range found {
+		ids[t.Name] = t.OID
+	}
+	return ids, nil
+}
+
+// groupVerifiers binds each verifier to its tables and puts those together that
+// may share a sandbox: the column tests of one table, whose SQL is the server's own.
+func (e *evaluation) groupVerifiers(ctx context.Context) ([][]exec.Checked, error) {
+	var groups [][]exec.Checked
+	columns := make(map[string]int) // table -> index of its group
+	for i := range e.plan.Verifiers {
+		v := &e.plan.Verifiers[i]
+		bound := make([]exec.Bound, 0, len(v.Inputs))
+		for _, in := range v.Inputs {
+			t, err := e.tableAt(ctx, in.Table)
+			if err != nil {
+				return nil, fmt.Errorf("verifier %s: %w", v.Name, err)
+			}
+			bound = append(bound, exec.Bound{Input: in, Table: t})
+		}
+		c := exec.Checked{Verifier: v, Bound: bound}
+		if v.Kind != plan.KindColumn {
+			groups = append(groups, []exec.Checked{c})
+			continue
+		}
+		at, ok := columns[v.Table]
+		if !ok {
+			at = len(groups)
+			columns[v.Table] = at
+			groups = append(groups, nil)
+		}
+		groups[at] = append(groups[at], c)
+	}
+	return groups, nil
+}
+
+// tableAt returns a table of the state or, for "base.x", of the base. A table
+// that the base does not have is empty there: a rule such as "no history may
+// vanish" then holds of a new table, as it should.
+func (e *evaluation) tableAt(ctx context.Context, name string) (*exec.Table, error) {
+	plain, isBase := strings.CutPrefix(name, plan.BasePrefix)
+	if !isBase {
+		t := e.tables[name]
+		if t == nil {
+			return nil, fmt.Errorf("table %q is not in the state to publish", name)
+		}
+		return t, nil
+	}
+	if t := e.atBase[plain]; t != nil {
+		return t, nil
+	}
+	ids, err := e.baseTables(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var t *exec.Table
+	if id, ok := ids[plain]; ok {
+		if t, err = exec.LoadTable(ctx, e.store, id); err != nil {
+			return nil, err
+		}
+	} else if now := e.tables[plain]; now != nil {
+		t = &exec.Table{Meta: &table.Snapshot{Format: now.Meta.Format, Columns: now.Meta.Columns}}
+	} else {
+		return nil, fmt.Errorf("table %q is neither in the old state nor in the new one", plain)
+	}
+	e.atBase[plain] = t
+	return t, nil
+}
