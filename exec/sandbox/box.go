@@ -72,7 +72,7 @@ func newID() string {
 
 // start starts a sandbox and returns without waiting for it.
 func (m *Manager) start(plan boxPlan) (_ *box, err error) {
-	img := m.programs[plan.prog]
+	img := m.image(plan.prog)
 	if img == nil {
 		return nil, fmt.Errorf("no %s is configured", plan.prog)
 	}
@@ -99,7 +99,7 @@ func (m *Manager) start(plan boxPlan) (_ *box, err error) {
 		env = img.ahead
 	}
 	spec, err := img.spec(specParams{
-		in: in, scratch: filepath.Join(m.cfg.Dir, "empty"), env: env,
+		in: in, scratch: filepath.Join(m.cfg.Dir, "empty"), nothing: filepath.Join(m.cfg.Dir, "nothing"), env: env,
 		pids: plan.pids, addressSpace: plan.bytes, fileSize: m.cfg.Scratch,
 	})
 	if err != nil {

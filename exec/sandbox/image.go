@@ -18,6 +18,7 @@ const (
 
 	inDir   = "/in"
 	sdkPath = "/sdk"
+	envPath = "/env"
 
 	// maxOpenFiles is inside; every open file holds a descriptor of the sentry.
 	maxOpenFiles = 4096
@@ -28,67 +29,102 @@ const (
 // image is the root directory of a program with what is bound into it, shared
 // read-only by all sandboxes of that program.
 type image struct {
-	root  string
-	args  []string
-	env   []string
-	binds []string // host directories and files, seen at the same path inside
-	sdk   string   // host directory seen at /sdk, if any
-	ahead []string // environment of those that are started ahead of time
+	root     string
+	args     []string
+	env      []string
+	binds    []string // host directories and files, seen at the same path inside
+	hidden   []string // directories inside that are covered by an empty one
+	sdk      string   // host directory seen at /sdk, if any
+	packages string   // host directory seen at /env, if any
+	ahead    []string // environment of those that are started ahead of time
 }
+
+// image is what prog is started from. One with packages of its own needs no
+// directory: it is the bare interpreter with one more bind.
+func (m *Manager) image(prog program) *image {
+	if prog.packages == "" {
+		return m.programs[prog]
+	}
+	bare := m.bare[prog.python]
+	if bare == nil {
+		return nil
+	}
+	img := *bare
+	img.packages = prog.packages
+	var known []string
+	for _, name := range slowImports {
+		if _, err := os.Stat(filepath.Join(prog.packages, name)); err == nil {
+			known = append(known, name)
+		}
+	}
+	img.ahead = []string{"HEADGATE_PREIMPORT=" + strings.Join(known, ",")}
+	return &img
+}
+
+// slowImports are packages that take 100 ms and more to import and are likely to
+// be used where they are. The harness imports pyarrow by itself.
+var slowImports = []string{"numpy", "pandas", "polars", "duckdb"}
 
 // buildImages makes the root directories. They hold mount points, a handful of
 // synthetic files in /etc, and the worker.
-func (m *Manager) buildImages() (map[program]*image, error) {
-	images := make(map[program]*image)
+func (m *Manager) buildImages() error {
+	m.programs, m.bare = make(map[program]*image), make(map[string]*image)
 	base := filepath.Join(m.cfg.Dir, "rootfs")
 	worker := &image{root: filepath.Join(base, "worker"), args: []string{"/headgate-worker"}}
 	if err := worker.build(); err != nil {
-		return nil, err
+		return err
 	}
 	if err := place(m.cfg.Worker, filepath.Join(worker.root, "headgate-worker")); err != nil {
-		return nil, fmt.Errorf("worker binary: %w", err)
+		return fmt.Errorf("worker binary: %w", err)
 	}
-	images[program{kind: KindWorker}] = worker
+	m.programs[program{kind: KindWorker}] = worker
 	for _, in := range m.cfg.Interpreters {
 		p := program{kind: KindPython, python: in.Version}
-		if images[p] != nil {
-			return nil, fmt.Errorf("two interpreters of Python %s are configured", in.Version)
+		if m.programs[p] != nil {
+			return fmt.Errorf("two interpreters of Python %s are configured", in.Version)
 		}
 		sdk, err := filepath.Abs(m.cfg.PythonSDK)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if _, err := os.Stat(filepath.Join(sdk, "headgate")); err != nil {
-			return nil, fmt.Errorf("the Python SDK directory has no package headgate: %w", err)
+			return fmt.Errorf("the Python SDK directory has no package headgate: %w", err)
 		}
-		img := &image{
-			root:  filepath.Join(base, "python-"+in.Version),
-			args:  []string{in.Path, "-m", "headgate._sandbox"},
-			binds: in.Paths,
-			sdk:   sdk,
-			env: []string{
-				"PYTHONPATH=" + sdkPath,
-				"PYTHONHASHSEED=0",
-				"PYTHONDONTWRITEBYTECODE=1",
-				"PYTHONNOUSERSITE=1",
-				"PYTHONSAFEPATH=1",
-				"PYTHONUNBUFFERED=1",
-				"PYTHONUTF8=1",
-				"ARROW_DEFAULT_MEMORY_POOL=system",
-			},
-			// Where somebody waits, only what is needed is imported; ahead of time,
-			// what is slow and likely.
-			ahead: []string{"HEADGATE_PREIMPORT=pandas"},
+		img := pythonImage(filepath.Join(base, "python-"+in.Version), sdk, in.Path, in.Paths, in.LibraryPath, sdkPath)
+		// Where somebody waits, only what is needed is imported; ahead of time,
+		// what is slow and likely.
+		img.ahead = []string{"HEADGATE_PREIMPORT=pandas"}
+		bare := pythonImage(filepath.Join(base, "bare-"+in.Version), sdk, in.Bare.Path, in.Bare.Paths, in.Bare.LibraryPath, sdkPath+":"+envPath)
+		bare.hidden = in.Bare.Hidden
+		m.programs[p], m.bare[in.Version] = img, bare
+		if err := errors.Join(img.build(), bare.build()); err != nil {
+			return err
 		}
-		if len(in.LibraryPath) > 0 {
-			img.env = append(img.env, "LD_LIBRARY_PATH="+strings.Join(in.LibraryPath, ":"))
-		}
-		if err := img.build(); err != nil {
-			return nil, err
-		}
-		images[p] = img
 	}
-	return images, nil
+	return nil
+}
+
+func pythonImage(root, sdk, interpreter string, binds, libraryPath []string, path string) *image {
+	img := &image{
+		root:  root,
+		args:  []string{interpreter, "-m", "headgate._sandbox"},
+		binds: binds,
+		sdk:   sdk,
+		env: []string{
+			"PYTHONPATH=" + path,
+			"PYTHONHASHSEED=0",
+			"PYTHONDONTWRITEBYTECODE=1",
+			"PYTHONNOUSERSITE=1",
+			"PYTHONSAFEPATH=1",
+			"PYTHONUNBUFFERED=1",
+			"PYTHONUTF8=1",
+			"ARROW_DEFAULT_MEMORY_POOL=system",
+		},
+	}
+	if len(libraryPath) > 0 {
+		img.env = append(img.env, "LD_LIBRARY_PATH="+strings.Join(libraryPath, ":"))
+	}
+	return img
 }
 
 // etc is all of /etc. The name server is one that nobody listens on: lookups
@@ -104,7 +140,7 @@ var etc = map[string]string{
 func (img *image) build() error {
 	dirs := []string{"dev", "dev/shm", "proc", "sys", "tmp", "in", "etc"}
 	if img.sdk != "" {
-		dirs = append(dirs, sdkPath)
+		dirs = append(dirs, sdkPath, envPath)
 	}
 	var files []string
 	for _, b := range img.binds {
@@ -177,6 +213,7 @@ func place(from, path string) error {
 // specParams are what differs from sandbox to sandbox of one image.
 type specParams struct {
 	in, scratch  string // host directories
+	nothing      string // host directory, empty
 	env          []string
 	pids         int
 	addressSpace int64 // RLIMIT_AS, 0 for none
@@ -205,8 +242,14 @@ func (img *image) spec(p specParams) ([]byte, error) {
 			mounts = append(mounts, bind(b, b, false))
 		}
 	}
+	for _, dir := range img.hidden {
+		mounts = append(mounts, bind(p.nothing, dir, false))
+	}
 	if img.sdk != "" {
 		mounts = append(mounts, bind(img.sdk, sdkPath, false))
+	}
+	if img.packages != "" {
+		mounts = append(mounts, bind(img.packages, envPath, false))
 	}
 	limit := func(kind string, n int64) specs.POSIXRlimit {
 		return specs.POSIXRlimit{Type: kind, Soft: uint64(n), Hard: uint64(n)}

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -27,6 +28,17 @@ type Interpreter struct {
 	BasePrefix  string   // sys.base_prefix
 	Paths       []string // what of the host is bound read-only: directories, files, and links to make again
 	LibraryPath []string // of Paths, directories of shared libraries that the loader does not know
+	Bare        Bare
+}
+
+// Bare is an interpreter with its standard library and no package: what a
+// function runs in that brings its packages along (Job.Packages). Of a virtual
+// environment it is the interpreter below.
+type Bare struct {
+	Path        string
+	Paths       []string // as Interpreter.Paths
+	LibraryPath []string // as Interpreter.LibraryPath
+	Hidden      []string // directories of packages within Paths, to be covered by an empty one
 }
 
 // probeTimeout bounds one question to an interpreter.
@@ -122,30 +134,34 @@ func executable(path string) bool {
 
 // probeScript prints one JSON document. It imports nothing but the standard library.
 const probeScript = `
-import glob, json, os, sys, sysconfig
+import glob, json, os, site, sys, sysconfig
 libs = []
 for d in sys.path:
     libs += sorted(glob.glob(os.path.join(glob.escape(d), "*.so"))) if d.endswith("lib-dynload") else []
 print(json.dumps({
     "major": sys.version_info[0], "minor": sys.version_info[1],
     "executable": sys.executable, "prefix": sys.prefix, "base_prefix": sys.base_prefix,
+    "base_executable": getattr(sys, "_base_executable", None) or sys.executable,
     "path": [p for p in sys.path if p and os.path.isdir(p)] + [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")],
+    "site": site.getsitepackages([sys.prefix, sys.exec_prefix, sys.base_prefix]) + [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")],
     "libs": libs,
 }))
 `
 
 type probed struct {
-	Major      int      `json:"major"`
-	Minor      int      `json:"minor"`
-	Executable string   `json:"executable"`
-	Prefix     string   `json:"prefix"`
-	BasePrefix string   `json:"base_prefix"`
-	Path       []string `json:"path"`
-	Libs       []string `json:"libs"`
+	Major          int      `json:"major"`
+	Minor          int      `json:"minor"`
+	Executable     string   `json:"executable"`
+	BaseExecutable string   `json:"base_executable"`
+	Prefix         string   `json:"prefix"`
+	BasePrefix     string   `json:"base_prefix"`
+	Path           []string `json:"path"`
+	Site           []string `json:"site"`
+	Libs           []string `json:"libs"`
 }
 
-func inspect(ctx context.Context, path string) (*Interpreter, error) {
-	out, err := ask(ctx, path, "-I", "-c", probeScript)
+func probe(ctx context.Context, path string, flags ...string) (*probed, error) {
+	out, err := ask(ctx, path, append(flags, "-c", probeScript)...)
 	if err != nil {
 		return nil, err
 	}
@@ -155,6 +171,14 @@ func inspect(ctx context.Context, path string) (*Interpreter, error) {
 	}
 	if p.Major != 3 || p.Minor < oldestPython {
 		return nil, fmt.Errorf("is Python %d.%d, functions need 3.%d or later", p.Major, p.Minor, oldestPython)
+	}
+	return &p, nil
+}
+
+func inspect(ctx context.Context, path string) (*Interpreter, error) {
+	p, err := probe(ctx, path, "-I")
+	if err != nil {
+		return nil, err
 	}
 	in := &Interpreter{
 		Version: fmt.Sprintf("%d.%d", p.Major, p.Minor),
@@ -168,6 +192,59 @@ func inspect(ctx context.Context, path string) (*Interpreter, error) {
 			}
 		}
 	}
+	files := append([]string{p.Executable}, p.Libs...)
+	libraries, err := needed(ctx, files)
+	if err != nil {
+		return nil, err
+	}
+	if in.LibraryPath, err = e.interpreter(p, libraries); err != nil {
+		return nil, err
+	}
+	in.Paths = e.list()
+
+	below, err := probe(ctx, p.BaseExecutable, "-I", "-S")
+	if err != nil {
+		return nil, err
+	}
+	if other := append([]string{below.Executable}, below.Libs...); !slices.Equal(other, files) {
+		if libraries, err = needed(ctx, other); err != nil {
+			return nil, err
+		}
+	}
+	in.Bare, err = bare(below, libraries)
+	return in, err
+}
+
+// bare is the interpreter that answered p when it was asked with -S, which leaves
+// sys.path with its standard library.
+func bare(p *probed, libraries []string) (_ Bare, err error) {
+	b := Bare{Path: p.Executable}
+	e := newExposure()
+	if b.LibraryPath, err = e.interpreter(p, libraries); err != nil {
+		return Bare{}, err
+	}
+	b.Paths = e.list()
+	for _, site := range p.Site {
+		dir, err := filepath.EvalSymlinks(site)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return Bare{}, err
+		}
+		if e.real[dir] {
+			return Bare{}, fmt.Errorf("its standard library is in %s, among packages", dir)
+		}
+		if e.covered(dir) && !slices.Contains(b.Hidden, dir) {
+			b.Hidden = append(b.Hidden, dir)
+		}
+	}
+	return b, nil
+}
+
+// interpreter adds what an interpreter needs, and returns the directories of its
+// libraries that the loader does not know.
+func (e *exposure) interpreter(p *probed, libraries []string) (libraryPath []string, err error) {
 	for _, dir := range p.Path {
 		// A zip file of the standard library, or a directory that is not there.
 		if err := e.add(dir, false); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -177,23 +254,18 @@ func inspect(ctx context.Context, path string) (*Interpreter, error) {
 	if err := e.add(p.Executable, false); err != nil {
 		return nil, err
 	}
-	libraries, err := needed(ctx, append([]string{p.Executable}, p.Libs...))
-	if err != nil {
-		return nil, err
-	}
 	for _, lib := range libraries {
 		if err := e.add(lib, true); err != nil {
 			return nil, err
 		}
-		if dir := filepath.Dir(lib); !loaderKnows(dir) && !contains(in.LibraryPath, dir) {
-			in.LibraryPath = append(in.LibraryPath, dir)
+		if dir := filepath.Dir(lib); !loaderKnows(dir) && !slices.Contains(libraryPath, dir) {
+			libraryPath = append(libraryPath, dir)
 		}
 	}
 	if err := e.add("/usr/share/zoneinfo", false); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	in.Paths = e.list()
-	return in, nil
+	return libraryPath, nil
 }
 
 func ask(ctx context.Context, path string, args ...string) ([]byte, error) {
@@ -235,7 +307,7 @@ func needed(ctx context.Context, files []string) ([]string, error) {
 		if _, path, arrow := strings.Cut(text, " => "); arrow {
 			text = path
 		}
-		if ok && filepath.IsAbs(text) && !contains(list, text) {
+		if ok && filepath.IsAbs(text) && !slices.Contains(list, text) {
 			list = append(list, filepath.Clean(text))
 		}
 	}
@@ -277,15 +349,6 @@ func imported(path string) ([]string, error) {
 func loaderKnows(dir string) bool {
 	for _, known := range []string{"/lib", "/usr/lib", "/lib64", "/usr/lib64"} {
 		if dir == known || filepath.Dir(dir) == known && strings.Contains(filepath.Base(dir), "-linux-") {
-			return true
-		}
-	}
-	return false
-}
-
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
 			return true
 		}
 	}

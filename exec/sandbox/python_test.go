@@ -124,6 +124,93 @@ func TestVirtualEnvironment(t *testing.T) {
 	}
 }
 
+// With packages of its own a function has these and the standard library: none
+// of what the server's interpreter, or the one below its virtual environment, has.
+func TestPackages(t *testing.T) {
+	base := interpreters(t)[0]
+	env := filepath.Join(t.TempDir(), "venv")
+	if out, err := exec.Command(base.Path, "-m", "venv", "--without-pip", env).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	packages := t.TempDir()
+	site := filepath.Join(env, "lib", "python"+base.Version, "site-packages")
+	for path, text := range map[string]string{
+		filepath.Join(site, "only_interpreter.py"): "",
+		filepath.Join(packages, "only_env.py"):     "answer = 42\n",
+		filepath.Join(packages, "pandas.py"):       "",
+		filepath.Join(packages, "numpy", "x"):      "",
+	} {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	found, err := Discover(context.Background(), []string{filepath.Join(env, "bin", "python")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := open(t, withPython(t, found...))
+	with := func(code string) *result {
+		t.Helper()
+		r, err := do(t, m, Job{Kind: KindPython, Packages: packages, Order: &protocol.Order{SQL: code}})
+		if err != nil || r.Answer == nil {
+			t.Fatalf("%s: %+v, %v\n%s", code, r.Report, err, r.log)
+		}
+		return r
+	}
+	r := with("import only_env, headgate, ssl, sqlite3, ctypes, zoneinfo, os, sys\nout = only_env.answer, only_env.__file__, sys.version_info[:2]")
+	if want := "(42, '/env/only_env.py', (3, " + strings.TrimPrefix(base.Version, "3.") + "))"; r.out() != want {
+		t.Errorf("%q, want %q; error %q", r.out(), want, r.userError())
+	}
+	for _, name := range []string{"only_interpreter", "pip", "setuptools"} {
+		if r := with("import " + name); !strings.Contains(r.userError(), "ModuleNotFoundError") {
+			t.Errorf("import of %s, which is not in the environment: error %q", name, r.userError())
+		}
+	}
+	// Nor can a package be read: the directories are empty or not there.
+	r = with("import glob, sys\nout = glob.glob('" + site + "/*') + glob.glob('" + base.BasePrefix + "/**/*-packages/*', recursive=True) + glob.glob('/usr/lib/python3*/*-packages/*')\nout = out[:9]")
+	if r.out() != "[]" {
+		t.Errorf("packages that can be read: %s", r.out())
+	}
+	for _, path := range []string{"/env/only_env.py", "/env/new.py"} {
+		if r := with("open('" + path + "', 'w')"); r.userError() == "" || len(r.Violations) != 1 {
+			t.Errorf("writing %s: error %q, violations %v", path, r.userError(), r.Violations)
+		}
+	}
+	// And without packages the interpreter has its own, and no environment.
+	r = python(t, m, "import only_interpreter, os\nout = os.listdir('/env')")
+	if r.out() != "[]" || r.userError() != "" {
+		t.Errorf("without packages: %q, error %q", r.out(), r.userError())
+	}
+	for _, bad := range []string{"relative", filepath.Join(packages, "none"), filepath.Join(packages, "only_env.py")} {
+		if _, err := do(t, m, Job{Kind: KindPython, Packages: bad, Order: &protocol.Order{SQL: "out = 1"}}); err == nil {
+			t.Errorf("packages %q are taken", bad)
+		}
+	}
+}
+
+// What PyPI has for Linux runs from /env in each interpreter's bare form.
+func TestPyarrowFromPackages(t *testing.T) {
+	path := os.Getenv("HEADGATE_PYTHON")
+	if path == "" {
+		t.Skip("HEADGATE_PYTHON names no interpreter with pyarrow; make unit does")
+	}
+	found, err := Discover(context.Background(), []string{path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := open(t, withPython(t, found...))
+	packages := filepath.Join(found[0].Prefix, "lib", "python"+found[0].Version, "site-packages")
+	r, err := do(t, m, Job{Kind: KindPython, Packages: packages, Order: &protocol.Order{
+		SQL: "import pyarrow.parquet, pandas, polars, duckdb, importlib.metadata as m\nout = pyarrow.__file__, pandas.DataFrame({'a': [1]}).a.sum(), m.version('pyarrow') == pyarrow.__version__",
+	}})
+	if err != nil || r.out() != "('/env/pyarrow/__init__.py', np.int64(1), True)" {
+		t.Errorf("%q, error %q, %v\n%s", r.out(), r.userError(), err, r.log)
+	}
+}
+
 func TestDiscoverErrors(t *testing.T) {
 	dir := t.TempDir()
 	script := func(name, text string) string {

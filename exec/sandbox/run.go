@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -83,6 +85,8 @@ func (m *Manager) program(job Job) (program, error) {
 	switch {
 	case job.Order == nil:
 		return program{}, errors.New("job without an order")
+	case job.Kind == KindWorker && job.Packages != "":
+		return program{}, errors.New("packages are for Python")
 	case job.Kind == KindWorker:
 		return program{kind: KindWorker}, nil
 	case job.Kind != KindPython:
@@ -98,6 +102,18 @@ func (m *Manager) program(job Job) (program, error) {
 	if m.programs[p] == nil {
 		return program{}, fmt.Errorf("this server has no Python %q", version)
 	}
+	if job.Packages == "" {
+		return p, nil
+	}
+	if !filepath.IsAbs(job.Packages) {
+		return program{}, fmt.Errorf("packages in %q: not an absolute path", job.Packages)
+	}
+	if info, err := os.Stat(job.Packages); err != nil {
+		return program{}, fmt.Errorf("packages: %w", err)
+	} else if !info.IsDir() {
+		return program{}, fmt.Errorf("packages in %q: not a directory", job.Packages)
+	}
+	p.packages = filepath.Clean(job.Packages)
 	return p, nil
 }
 

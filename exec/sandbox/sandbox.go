@@ -118,7 +118,9 @@ type Job struct {
 	Kind   Kind
 	Python string // version of the interpreter, for KindPython; "" is the default one
 	// Packages is a host directory with an environment's packages, seen read-only
-	// at /env, for KindPython; "" leaves the interpreter those of its own.
+	// at /env, for KindPython: all that the interpreter has then is these and its
+	// standard library. It must not change as long as the server runs. "" leaves
+	// the interpreter the packages of its own.
 	Packages string
 	Inputs   []Input
 	Order    *protocol.Order
@@ -157,6 +159,7 @@ type Manager struct {
 	cgroups  *cgroups // nil if rootless
 	spawn    *spawner
 	programs map[program]*image
+	bare     map[string]*image // by version of the interpreter: for packages of a job's own
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -171,15 +174,19 @@ type Manager struct {
 
 // program is what a sandbox was started for.
 type program struct {
-	kind   Kind
-	python string
+	kind     Kind
+	python   string
+	packages string
 }
 
 func (p program) String() string {
-	if p.kind == KindPython {
-		return "python " + p.python
+	switch {
+	case p.kind != KindPython:
+		return string(p.kind)
+	case p.packages != "":
+		return "python " + p.python + " with " + filepath.Base(p.packages)
 	}
-	return string(p.kind)
+	return "python " + p.python
 }
 
 // New takes over cfg.Dir, sweeps what a killed server left there, and proves by
@@ -210,7 +217,7 @@ func New(ctx context.Context, cfg Config) (_ *Manager, err error) {
 		return nil, err
 	}
 	m.spawn = newSpawner()
-	if m.programs, err = m.buildImages(); err != nil {
+	if err := m.buildImages(); err != nil {
 		return nil, err
 	}
 	if err := m.selfTest(ctx); err != nil {

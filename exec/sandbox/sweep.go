@@ -43,7 +43,7 @@ func (m *Manager) sweep() error {
 	for _, dir := range []struct {
 		name string
 		mode os.FileMode
-	}{{"boxes", 0o755}, {"runsc", 0o700}, {"scratch", 0o700}, {"empty", 0o1777}} {
+	}{{"boxes", 0o755}, {"runsc", 0o700}, {"scratch", 0o700}, {"empty", 0o1777}, {"nothing", 0o555}} {
 		path := filepath.Join(m.cfg.Dir, dir.name)
 		if err := os.MkdirAll(path, 0o755); err != nil {
 			return fmt.Errorf("state directory: %w", err)
@@ -72,7 +72,7 @@ func (m *Manager) sweepFiles() error {
 		}
 	}
 	var errs []error
-	for _, name := range []string{"boxes", "runsc", "scratch", "empty", "rootfs"} {
+	for _, name := range []string{"boxes", "runsc", "scratch", "empty", "nothing", "rootfs"} {
 		errs = append(errs, os.RemoveAll(filepath.Join(m.cfg.Dir, name)))
 	}
 	return errors.Join(errs...)
