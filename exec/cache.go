@@ -47,7 +47,7 @@ func (a action) key() Key {
 	a.Format = 1
 	doc, err := json.Marshal(a) // map keys are sorted: the same action gives the same bytes
 	if err != nil {
-		// Parameters are JSON values by construction (see ParseParams), so this
+		// Parameters are JSON values by construction (see plan.ParseParam), so this
 		// is a programming error, and an unusable key is safer than a shared one.
 		panic(fmt.Sprintf("action cache key: %v", err))
 	}

@@ -35,7 +35,7 @@ type modelEntry struct {
 }
 
 // Model evaluates a model on its bound inputs and stores the output snapshot.
-// params are the values of the model's declared parameters.
+// params are the values of the model's declared parameters, by argument.
 func (s *Session) Model(ctx context.Context, m *plan.Model, bound []Bound, params map[string]any, out Sink) (*Result, error) {
 	env, err := s.envOf(m.Kind, m.Python)
 	if err != nil {
@@ -54,7 +54,7 @@ func (s *Session) Model(ctx context.Context, m *plan.Model, bound []Bound, param
 	if m.Kind == plan.KindPython {
 		res.Table, err = s.pythonModel(ctx, m, bound, params, out, &res.Usage)
 	} else {
-		res.Table, err = s.sqlModel(ctx, m, bound, out, &res.Usage)
+		res.Table, err = s.sqlModel(ctx, m, bound, params, out, &res.Usage)
 	}
 	if err != nil {
 		return res, withUsage(err, &res.Usage)
@@ -83,8 +83,8 @@ func withUsage(err error, u *Usage) error {
 	return err
 }
 
-func (s *Session) sqlModel(ctx context.Context, m *plan.Model, bound []Bound, out Sink, u *Usage) (*Table, error) {
-	order := &protocol.Order{Op: protocol.OpModel, SQL: m.SQL, Key: m.Key}
+func (s *Session) sqlModel(ctx context.Context, m *plan.Model, bound []Bound, params map[string]any, out Sink, u *Usage) (*Table, error) {
+	order := &protocol.Order{Op: protocol.OpModel, SQL: m.SQL, Key: m.Key, Params: params, ParamTypes: typesOf(m.Params)}
 	t, err := s.cut(ctx, s.limits(m.Resources), order, bound, nil, out, u)
 	return t, inFile(err, m.Path)
 }
@@ -114,7 +114,7 @@ func (s *Session) pythonModel(ctx context.Context, m *plan.Model, bound []Bound,
 	defer done()
 	lim := s.limits(m.Resources)
 	job := s.job(sandbox.KindPython, m.Python, lim, &protocol.Order{
-		Op: protocol.OpPyModel, Path: codeRoot, Module: m.Path, Function: m.Function, Params: params,
+		Op: protocol.OpPyModel, Path: codeRoot, Module: m.Path, Function: m.Function, Params: params, ParamTypes: typesOf(m.Params),
 	})
 	job.Log, job.Note = limited(out.Log), out.Note
 	job.Files = s.spool(filepath.Join(dir, "output.parquet"))
@@ -132,6 +132,17 @@ func (s *Session) pythonModel(ctx context.Context, m *plan.Model, bound []Bound,
 	order := &protocol.Order{Op: protocol.OpCut, FileFormat: "parquet", Files: []string{inputRoot + "output.parquet"}, Key: m.Key}
 	t, err := s.cut(ctx, lim, order, nil, []sandbox.Input{linkFile("output.parquet", raw)}, out, u)
 	return t, inFile(err, m.Path)
+}
+
+// typesOf returns the declared types of parameters by argument.
+func typesOf(params []plan.Param) map[string]string {
+	types := make(map[string]string)
+	for _, p := range params {
+		if p.Type != "" {
+			types[p.Param] = p.Type
+		}
+	}
+	return types
 }
 
 // codeRoot is where a sandbox sees the lake's Python files.

@@ -68,6 +68,10 @@ func (s *Session) remember(k Key, v any) {
 	s.pending[k] = v
 }
 
+// opReads is the operation of cache entries about what a query reads: its tables
+// and, unlike those of the operation "tables" before it, its variables.
+const opReads = "reads"
+
 // Tables implements plan.Declarer: which tables each query reads, by DuckDB's
 // own parser in a sandbox, cached per query.
 func (s *Session) Tables(ctx context.Context, queries []protocol.Query) ([]protocol.QueryTables, error) {
@@ -76,7 +80,7 @@ func (s *Session) Tables(ctx context.Context, queries []protocol.Query) ([]proto
 	var ask []protocol.Query
 	var asked []int
 	for i, q := range queries {
-		keys[i] = action{Op: string(protocol.OpTables), Code: q.SQL, Env: s.rt.env.Worker.String()}.key()
+		keys[i] = action{Op: opReads, Code: q.SQL, Env: s.rt.env.Worker.String()}.key()
 		if s.cached(keys[i], &out[i]) {
 			out[i].Name = q.Name
 			continue

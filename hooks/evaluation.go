@@ -20,7 +20,7 @@ import (
 type evaluation struct {
 	store  exec.Store
 	sess   *exec.Session
-	params map[string]any // values of headgate.Parameter by name
+	params map[string]any // values of headgate.Parameter by name, as plan.ParseParam gives them
 
 	baseTree objects.OID    // zero if there is no base
 	tree     objects.OID    // the state, as it grows
@@ -50,18 +50,6 @@ func (e *evaluation) bind(inputs []plan.Input) ([]exec.Bound, bool) {
 		bound = append(bound, exec.Bound{Input: in, Table: t})
 	}
 	return bound, true
-}
-
-func (e *evaluation) paramsOf(m *plan.Model) (map[string]any, error) {
-	params := make(map[string]any, len(m.Params))
-	for _, p := range m.Params {
-		v, ok := e.params[p.Name]
-		if !ok {
-			return nil, fmt.Errorf("parameter %q has no value; push with -o param.%s=<value>", p.Name, p.Name)
-		}
-		params[p.Param] = v
-	}
-	return params, nil
 }
 
 // baseTables returns the snapshot ids of the base by table name.

@@ -116,7 +116,7 @@ func (r *run) model(ctx context.Context, m *plan.Model, pushed, verified objects
 	}
 	params, err := r.paramsOf(m)
 	if err != nil {
-		return r.modelFailed(m, bound, nil, &exec.Failure{Kind: "error", Text: err.Error()}, nil, 0)
+		return err
 	}
 	var log bytes.Buffer
 	started := time.Now()
@@ -132,7 +132,7 @@ func (r *run) model(ctx context.Context, m *plan.Model, pushed, verified objects
 	defer r.mu.Unlock()
 	r.tables[m.Name] = res.Table
 	rec := modelRecord(m, bound, res, took)
-	rec.Params = params
+	rec.Params = r.paramsByName(m)
 	r.rec.Models = append(r.rec.Models, rec)
 	r.rec.log(m.Name, log.Bytes())
 	how := seconds(took)
@@ -160,6 +160,7 @@ func (r *run) modelFailed(m *plan.Model, bound []exec.Bound, res *exec.Result, e
 	defer r.mu.Unlock()
 	rec := modelRecord(m, bound, res, took)
 	rec.Status, rec.Error = "failed", failureRecord(f)
+	rec.Params = r.paramsByName(m)
 	rec.usage(f.Usage)
 	r.rec.Models = append(r.rec.Models, rec)
 	r.rec.log(m.Name, log)

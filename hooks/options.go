@@ -1,19 +1,17 @@
 package hooks
 
 import (
-	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 )
 
 // options are the push options of one push (git push -o).
 type options struct {
-	run     bool           // run the pipeline on an ungated branch too
-	dryRun  bool           // everything but the publication
-	noCache bool           // run every model and verifier
-	strict  bool           // a warning refuses
-	params  map[string]any // values of headgate.Parameter
+	run     bool              // run the pipeline on an ungated branch too
+	dryRun  bool              // everything but the publication
+	noCache bool              // run every model and verifier
+	strict  bool              // a warning refuses
+	params  map[string]string // texts of headgate.Parameter's values, by name
 }
 
 var knownOptions = []string{"run", "dry-run", "no-cache", "strict", "param.<name>=<value>"}
@@ -40,9 +38,12 @@ func parseOptions(texts []string) (options, error) {
 				return o, &OptionError{text, "want param.<name>=<value>"}
 			}
 			if o.params == nil {
-				o.params = make(map[string]any)
+				o.params = make(map[string]string)
 			}
-			o.params[param] = paramValue(value)
+			if _, twice := o.params[param]; twice {
+				return o, &OptionError{text, "the parameter is given twice"}
+			}
+			o.params[param] = value
 			continue
 		}
 		flag, ok := flags[name]
@@ -57,29 +58,4 @@ func parseOptions(texts []string) (options, error) {
 		*flag = true
 	}
 	return o, nil
-}
-
-// paramValue reads a parameter as a JSON number, boolean or null if it is one,
-// else as text: "-o param.day=2001-01-01" needs no quotes.
-func paramValue(text string) any {
-	var v any
-	if json.Unmarshal([]byte(text), &v) == nil {
-		switch v.(type) {
-		case float64, bool, nil:
-			return v
-		}
-	}
-	return text
-}
-
-// unusedParams names the parameters that no model declares.
-func (o options) unusedParams(declared []string) []string {
-	var unused []string
-	for name := range o.params {
-		if !slices.Contains(declared, name) {
-			unused = append(unused, name)
-		}
-	}
-	slices.Sort(unused)
-	return unused
 }

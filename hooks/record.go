@@ -87,7 +87,7 @@ type ModelRecord struct {
 	Code     string            `json:"code,omitempty"`
 	Env      string            `json:"env,omitempty"`
 	Inputs   map[string]string `json:"inputs,omitempty"` // table -> snapshot
-	Params   map[string]any    `json:"params,omitempty"`
+	Params   map[string]any    `json:"params,omitempty"` // name -> value
 	Snapshot string            `json:"snapshot,omitempty"`
 	Rows     int64             `json:"rows"`
 	Error    *ErrorRecord      `json:"error,omitempty"`
@@ -198,7 +198,7 @@ func (rec *Record) modelTrailers() []trailer.Model {
 	rec.sorted()
 	var out []trailer.Model
 	for _, m := range rec.Models {
-		t := trailer.Model{Name: m.Name, Code: m.Code, Env: m.Env, Out: m.Snapshot, Rows: m.Rows, Cached: m.Cached}
+		t := trailer.Model{Name: m.Name, Code: m.Code, Env: m.Env, Out: m.Snapshot, Rows: m.Rows, Cached: m.Cached, Params: canonicalJSON(m.Params)}
 		for name, snap := range m.Inputs {
 			t.Inputs = append(t.Inputs, trailer.Input{Table: name, Snapshot: snap})
 		}

@@ -39,9 +39,13 @@ type scripted struct {
 	// violates is the order during which the sandbox stops something, though the
 	// program goes on and answers as if nothing were.
 	violates protocol.Op
+	params   map[string]any // of the last model that had some
 }
 
-var from = regexp.MustCompile(`FROM ([a-z_.]+)`)
+var (
+	from     = regexp.MustCompile(`FROM ([a-z_.]+)`)
+	variable = regexp.MustCompile(`getvariable\('(\w+)'\)`)
+)
 
 func (s *scripted) Run(_ context.Context, job sandbox.Job) (*sandbox.Report, error) {
 	s.mu.Lock()
@@ -57,12 +61,20 @@ func (s *scripted) Run(_ context.Context, job sandbox.Job) (*sandbox.Report, err
 	case protocol.OpTables:
 		for _, q := range o.Queries {
 			t := protocol.QueryTables{Name: q.Name, Tables: []string{}}
+			for _, m := range variable.FindAllStringSubmatch(q.SQL, -1) {
+				t.Variables = append(t.Variables, m[1])
+			}
 			for _, m := range from.FindAllStringSubmatch(q.SQL, -1) {
 				t.Tables = append(t.Tables, m[1])
 			}
 			a.Tables = append(a.Tables, t)
 		}
 	case protocol.OpModel:
+		s.mu.Lock()
+		if len(o.Params) > 0 {
+			s.params = o.Params
+		}
+		s.mu.Unlock()
 		if during != nil {
 			during()
 		}
@@ -293,8 +305,8 @@ func (r *rig) read(commit objects.OID, path string) string {
 	return string(data)
 }
 
-// record returns the only new run's record, and checks that it is the run's last word.
-func (r *rig) record(state lake.State) Record {
+// runJSON returns the newest run's record as it is stored.
+func (r *rig) runJSON() string {
 	r.Helper()
 	runs, err := r.lake.Runs.List(1)
 	if err != nil || len(runs) != 1 {
@@ -304,8 +316,19 @@ func (r *rig) record(state lake.State) Record {
 	if err != nil {
 		r.Fatal(err)
 	}
+	return string(doc)
+}
+
+// record returns the only new run's record, and checks that it is the run's last word.
+func (r *rig) record(state lake.State) Record {
+	r.Helper()
+	runs, err := r.lake.Runs.List(1)
+	if err != nil || len(runs) != 1 {
+		r.Fatalf("journal: %v, %v", runs, err)
+	}
+	doc := r.runJSON()
 	var rec Record
-	if err := json.Unmarshal(doc, &rec); err != nil {
+	if err := json.Unmarshal([]byte(doc), &rec); err != nil {
 		r.Fatal(err)
 	}
 	if rec.State != state || runs[0].State != state {

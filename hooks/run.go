@@ -82,7 +82,7 @@ func (g *Gate) run(ctx context.Context, rq *request) (result, error) {
 	now := g.cfg.Now().UTC()
 	id := NewRunID(now)
 	r := &run{
-		request: rq, gate: g, say: newReporter(rq.progress), evaluation: newEvaluation(rq.opt.params),
+		request: rq, gate: g, say: newReporter(rq.progress), evaluation: newEvaluation(nil),
 		journal: lake.Run{ID: id, State: lake.Accepted, Target: string(rq.target), Base: rq.base.String(), Old: rq.old.String(), Proposal: rq.proposal.String(), Who: rq.who.Name, Started: now},
 		rec:     newRecord(id, rq, now),
 	}
@@ -235,8 +235,8 @@ func (r *run) makePlan(ctx context.Context) error {
 	if err != nil {
 		return r.rejectIfUser(err)
 	}
-	if unused := r.opt.unusedParams(r.declaredParams()); len(unused) > 0 {
-		return r.reject(fmt.Sprintf("no model declares the parameter %q", unused[0]))
+	if wrong := r.resolveParams(r.opt.params); len(wrong) > 0 {
+		return r.reject(wrong...)
 	}
 	r.say.planned(r.plan)
 	return nil
@@ -247,16 +247,6 @@ func grantsLine(p *policy.Policy) int {
 		return 1
 	}
 	return p.Grants[0].Line
-}
-
-func (r *run) declaredParams() []string {
-	var names []string
-	for _, m := range r.plan.Models {
-		for _, p := range m.Params {
-			names = append(names, p.Name)
-		}
-	}
-	return names
 }
 
 // rejectIfUser turns a failure of the user's code or data into a rejection, and

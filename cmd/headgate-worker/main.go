@@ -60,6 +60,7 @@ func readOrder(r io.Reader) (*protocol.Order, error) {
 	limited := &io.LimitedReader{R: r, N: maxOrder + 1}
 	dec := json.NewDecoder(limited)
 	dec.DisallowUnknownFields()
+	dec.UseNumber() // a parameter's integer must not pass through a float
 	var order protocol.Order
 	if err := dec.Decode(&order); err != nil {
 		if limited.N == 0 {

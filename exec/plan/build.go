@@ -239,6 +239,7 @@ type digested struct {
 	Files    []digestedFile    `json:"files,omitempty"`
 	Python   string            `json:"python,omitempty"`
 	Packages map[string]string `json:"packages,omitempty"`
+	Types    map[string]string `json:"param_types,omitempty"` // by argument: the same value of another type is another argument
 }
 
 type digestedFile struct {
@@ -265,6 +266,14 @@ func digest(d digested, f *Declared) objects.OID {
 	d.Format, d.Function, d.Python, d.Packages = 1, f.Function, f.Python, f.Packages
 	for _, file := range f.Files {
 		d.Files = append(d.Files, digestedFile{Path: file.Path, OID: file.OID.String()})
+	}
+	for _, p := range f.Params {
+		if p.Type != "" {
+			if d.Types == nil {
+				d.Types = make(map[string]string)
+			}
+			d.Types[p.Param] = p.Type
+		}
 	}
 	data, err := json.Marshal(d)
 	if err != nil {

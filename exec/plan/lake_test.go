@@ -88,7 +88,10 @@ type declarer struct {
 	err      error
 }
 
-var fromTable = regexp.MustCompile(`(?i)(?:from|join)\s+([A-Za-z0-9_.-]+)`)
+var (
+	fromTable   = regexp.MustCompile(`(?i)(?:from|join)\s+([A-Za-z0-9_.-]+)`)
+	getVariable = regexp.MustCompile(`getvariable\('(\w+)'\)`)
+)
 
 func (d *declarer) Tables(_ context.Context, queries []protocol.Query) ([]protocol.QueryTables, error) {
 	d.asked = append(d.asked, "tables")
@@ -100,6 +103,9 @@ func (d *declarer) Tables(_ context.Context, queries []protocol.Query) ([]protoc
 		}
 		for _, m := range fromTable.FindAllStringSubmatch(q.SQL, -1) {
 			out[i].Tables = append(out[i].Tables, m[1])
+		}
+		for _, m := range getVariable.FindAllStringSubmatch(q.SQL, -1) {
+			out[i].Variables = append(out[i].Variables, m[1])
 		}
 	}
 	return out, d.err

@@ -55,7 +55,7 @@ type Model struct {
 	PartitionedBy []string
 	Inputs        []Input // sorted by Table for SQL, in argument order for Python
 
-	Declared // of a Python model
+	Declared // of a Python model; of a SQL model only its Params
 	Resources
 }
 
@@ -92,10 +92,12 @@ type Input struct {
 	Filter  string   // Python: a SQL boolean expression over the table's columns
 }
 
-// Param is a Python function's argument that a push option gives.
+// Param is a value that a push option gives to a function.
 type Param struct {
-	Param string // argument
-	Name  string // as in "param.<name>=<value>"
+	Param   string // argument of a Python function, variable of a SQL model
+	Name    string // as in "param.<name>=<value>"
+	Type    string // as the settings declare it; "" if they do not
+	Default any    // as ParseParam returns it; nil if there is none
 }
 
 // Verifier is a check that must hold. For KindSQL and KindColumn the rows of
@@ -134,6 +136,8 @@ type Settings struct {
 	File     string           // where problems of the settings are: "headgate.yaml"
 	Tables   map[string]Rules // by table name
 	Packages []string         // that a Python function may declare; "*" is all
+
+	Parameters map[string]Parameter // by name; others may be used too, without a type and a default
 }
 
 // Rules are what the policy says of one table.

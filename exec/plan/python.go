@@ -77,7 +77,7 @@ func (b *builder) pythonFunction(f *code, d *protocol.Declaration, byPath map[st
 		declared.Files = append(declared.Files, byPath[local].File)
 	}
 	for _, p := range d.Params {
-		declared.Params = append(declared.Params, Param{Param: p.Param, Name: p.Name})
+		declared.Params = append(declared.Params, b.param(d.Path, d.Line, p.Param, p.Name))
 	}
 	if d.Python != "" && !pythonVersion.MatchString(d.Python) {
 		b.problem(d.Path, d.Line, "python version %q: want one such as \"3.11\"", clip(d.Python))

@@ -10,6 +10,7 @@ type header struct {
 	lines  map[string]int // of each setting that is given
 	name   string
 	key    []string
+	params []string
 	rest   map[string]string // strategy, memory, timeout
 	faults []fault
 }
@@ -105,6 +106,8 @@ func (h *header) set(name string, values []string, list bool, line int, known []
 		h.fault(line, "setting %s is given twice (first on line %d)", name, h.lines[name])
 	case name == "key":
 		h.key = values
+	case name == "params":
+		h.params = values
 	case list:
 		h.fault(line, "setting %s takes one value, not a list", name)
 	case name == "name":

@@ -13,7 +13,7 @@ import (
 
 // Settings of SQL files.
 var (
-	modelSettings    = []string{"key", "memory", "name", "strategy", "timeout"}
+	modelSettings    = []string{"key", "memory", "name", "params", "strategy", "timeout"}
 	verifierSettings = []string{"memory", "name", "timeout"}
 )
 
@@ -58,6 +58,11 @@ func (b *builder) sqlFiles(ctx context.Context, files []code) ([]query, error) {
 			continue
 		}
 		queries[i].tables = a.Tables
+		var params []Param
+		if m := queries[i].model; m >= 0 {
+			params = b.models[m].Params
+		}
+		b.checkVariables(&files[i], params, a.Variables)
 	}
 	return queries, nil
 }
@@ -78,6 +83,7 @@ func (b *builder) sqlModel(f *code) Model {
 	}
 	m.Strategy = b.strategy(f.Path, h.lines["strategy"], h.rest["strategy"])
 	b.checkKey(f.Path, h.lines["key"], m.Key)
+	m.Params = b.sqlParams(f.Path, h.lines["params"], h.params)
 	m.Resources = b.resources(f.Path, h.lines["memory"], h.rest["memory"], h.lines["timeout"], h.rest["timeout"])
 	return m
 }

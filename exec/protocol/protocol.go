@@ -60,11 +60,14 @@ type Order struct {
 	KeepOrder  bool     `json:"keep_order,omitempty"`  // keep the rows' order instead of the canonical one (source tables)
 
 	// Python.
-	Sources  []Source       `json:"sources,omitempty"`  // OpDeclare: the files to read declarations from
-	Path     string         `json:"path,omitempty"`     // OpPyModel, OpPyExpect: root directory of the lake's Python files
-	Module   string         `json:"module,omitempty"`   // file below Path: "models/enrich.py"
-	Function string         `json:"function,omitempty"` // the decorated function's name
-	Params   map[string]any `json:"params,omitempty"`
+	Sources  []Source `json:"sources,omitempty"`  // OpDeclare: the files to read declarations from
+	Path     string   `json:"path,omitempty"`     // OpPyModel, OpPyExpect: root directory of the lake's Python files
+	Module   string   `json:"module,omitempty"`   // file below Path: "models/enrich.py"
+	Function string   `json:"function,omitempty"` // the decorated function's name
+	// Params are the values of parameters: arguments of a Python function, variables
+	// of a SQL model. ParamTypes holds their types where one is declared (plan.ParamTypes).
+	Params     map[string]any    `json:"params,omitempty"`
+	ParamTypes map[string]string `json:"param_types,omitempty"`
 	// Secrets are arguments whose values must not be repeated to anybody.
 	Secrets map[string]string `json:"secrets,omitempty"`
 
@@ -130,9 +133,10 @@ func (e *UserError) Error() string { return e.Message }
 
 // QueryTables is what one query reads, as written: "flights", "base.flights".
 type QueryTables struct {
-	Name   string     `json:"name"`
-	Tables []string   `json:"tables"`
-	Error  *UserError `json:"error,omitempty"` // a syntax error, or a statement that is not a SELECT
+	Name      string     `json:"name"`
+	Tables    []string   `json:"tables"`
+	Variables []string   `json:"variables,omitempty"` // named by getvariable()
+	Error     *UserError `json:"error,omitempty"`     // a syntax error, or a statement that is not a SELECT
 }
 
 // Snapshot describes a table as the worker cut or found it.

@@ -47,6 +47,8 @@ func (d *document) policy(root ast.Node, p *Policy) {
 		"python":   func(n ast.Node) { d.python(n, &p.Python) },
 		"tables":   func(n ast.Node) { d.tables(n, p) },
 		"grants":   func(n ast.Node) { d.grants(n, p) },
+
+		"parameters": func(n ast.Node) { d.parameters(n, p) },
 	})
 }
 

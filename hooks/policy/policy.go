@@ -44,6 +44,8 @@ type Policy struct {
 	Sandbox  Sandbox
 	Python   Python
 	Tables   map[string]Table
+	// Parameters are what models may take from push options, by name.
+	Parameters map[string]Parameter
 	// Grants are nil if the file has none: then everybody with a key may push to
 	// ungated branches and propose to gated ones. An empty list grants nothing.
 	Grants []Grant
@@ -68,6 +70,12 @@ type Sandbox struct {
 type Python struct {
 	Default  string   // version for functions that declare none: "3.11"; "" leaves it to the server
 	Packages []string // that may be declared, by their normal names; "*" is all
+}
+
+// Parameter is a value that a push option may give to models.
+type Parameter struct {
+	plan.Parameter
+	Description string
 }
 
 // Table holds the rules of one table.
@@ -164,6 +172,10 @@ func (p *Policy) PlanSettings() *plan.Settings {
 			}
 		}
 		s.Tables[name] = rules
+	}
+	s.Parameters = make(map[string]plan.Parameter, len(p.Parameters))
+	for name, param := range p.Parameters {
+		s.Parameters[name] = param.Parameter
 	}
 	return s
 }

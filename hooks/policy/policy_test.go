@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"encoding/json"
 	"errors"
 	"reflect"
 	"strings"
@@ -37,6 +38,13 @@ grants:
   - {who: [agents], push: ["agent/*"], propose: [main], read_tables: ["*"], edit: ["models/**", "tables/**"]}
   - who: ["*"]
     propose: []
+parameters:
+  day: {type: date, default: 2001-01-01, description: the first day}
+  n: {type: int, default: 12345678901234567}
+  share: {type: float, default: 1}
+  name: {type: str, default: "007"}
+  on: {type: bool, default: true}
+  must: {type: timestamp}
 `
 
 func TestParseReadsEverySection(t *testing.T) {
@@ -74,6 +82,14 @@ func TestParseReadsEverySection(t *testing.T) {
 				ReadTables: []string{"*"}, Edit: []string{"models/**", "tables/**"},
 			},
 			{Line: 24, Who: []string{"*"}, Propose: []string{}},
+		},
+		Parameters: map[string]Parameter{
+			"day":   {plan.Parameter{Type: "date", Default: "2001-01-01", Line: 27}, "the first day"},
+			"n":     {plan.Parameter{Type: "int", Default: int64(12345678901234567), Line: 28}, ""},
+			"share": {plan.Parameter{Type: "float", Default: json.Number("1.0"), Line: 29}, ""},
+			"name":  {plan.Parameter{Type: "str", Default: "007", Line: 30}, ""},
+			"on":    {plan.Parameter{Type: "bool", Default: true, Line: 31}, ""},
+			"must":  {plan.Parameter{Type: "timestamp", Line: 32}, ""},
 		},
 	}
 	if !reflect.DeepEqual(p, want) {
@@ -138,6 +154,15 @@ func TestProblems(t *testing.T) {
 		"grant without who":    {"grants:\n  - push: [x]\n", "headgate.yaml:2: a grant needs who: the users or groups it is for"},
 		"grant unknown":        {"grants:\n  - who: [x]\n    pull: [y]\n", `headgate.yaml:3: unknown key "pull" in grants (there are edit, propose, push, read_tables, who)`},
 		"grant escape":         {"grants: [{who: [x], edit: [\"../x\"]}]\n", `headgate.yaml:1: grants.edit: "../x" must be a path from the lake's root, without . and ..`},
+		"parameter type":       {"parameters: {n: {type: integer}}\n", `headgate.yaml:1: parameters.n.type is "integer" (there are str, int, float, bool, date, timestamp)`},
+		"parameter no type":    {"parameters:\n  n: {default: 1}\n", "headgate.yaml:2: parameters.n needs a type: str, int, float, bool, date, timestamp"},
+		"parameter key":        {"parameters:\n  n:\n    type: int\n    defualt: 1\n", `headgate.yaml:4: unknown key "defualt" in parameters.n (did you mean "default"?)`},
+		"parameter text":       {"parameters:\n  n: {type: int, default: \"1\"}\n", "headgate.yaml:2: parameters.n.default must be of the type int, not a text"},
+		"parameter number":     {"parameters:\n  n: {type: str, default: 1}\n", "headgate.yaml:2: parameters.n.default must be of the type str, not the number 1; write it in quotes"},
+		"parameter date":       {"parameters:\n  n: {type: date, default: 2001-02-30}\n", `headgate.yaml:2: parameters.n.default: "2001-02-30" is not a date such as 2001-01-31`},
+		"parameter large":      {"parameters:\n  n: {type: int, default: 9223372036854775808}\n", `headgate.yaml:2: parameters.n.default: "9223372036854775808" is not an int of 64 bits`},
+		"parameter name":       {"parameters:\n  a b: {type: int}\n", `headgate.yaml:2: parameters: "a b" is not a name for a parameter (letters, digits, '_', '-' and '.', a letter first)`},
+		"two cases of one":     {"parameters:\n  a: {type: int}\n  A: {type: int}\n", `headgate.yaml:3: parameters "a" and "A" are one variable to SQL`},
 		"alias":                {"a: &x [1]\nb: *x\n", "headgate.yaml:1: anchors, aliases and merge keys are not allowed; write the value out"},
 		"tag":                  {"tables: !!map {}\n", "headgate.yaml:1: YAML tags and directives are not allowed"},
 		"two documents":        {"sandbox: {cpus: 1}\n---\nsandbox: {cpus: 2}\n", "headgate.yaml:3: a second YAML document; a policy is one"},

@@ -21,6 +21,8 @@ const baseCatalog = "base"
 type database struct {
 	pool *sql.DB
 	conn *sql.Conn
+
+	variables map[string]bool // that are set, in lower case
 }
 
 // Version returns DuckDB's version: "v1.5.6".
@@ -75,6 +77,9 @@ func (db *database) prepare(ctx context.Context, order *protocol.Order, dir stri
 		if err := db.exec(ctx, s); err != nil {
 			return fmt.Errorf("%s: %w", s, err)
 		}
+	}
+	if err := db.setVariables(ctx, order); err != nil {
+		return err
 	}
 	if err := db.createInputs(ctx, order.Inputs); err != nil {
 		return err
@@ -203,7 +208,10 @@ func (db *database) inputQuery(ctx context.Context, t protocol.Table) (string, e
 // between parentheses, where half of another query would parse too.
 func (db *database) checkFilter(ctx context.Context, t protocol.Table) error {
 	const before = "SELECT 1 WHERE "
-	_, err := db.parse(ctx, before+t.Filter)
+	st, err := db.parse(ctx, before+t.Filter)
+	if err == nil {
+		err = db.checkVariables(st)
+	}
 	if err == nil {
 		return nil
 	}

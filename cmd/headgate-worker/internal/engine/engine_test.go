@@ -127,7 +127,7 @@ func TestTables(t *testing.T) {
 		{sql: "SELECT (SELECT count(*) FROM glob('*'))", err: "table function glob is not allowed", line: 1, column: 30},
 		{sql: "SELECT * FROM query('DROP TABLE x')", err: "table function query is not allowed", line: 1, column: 15},
 		{sql: "SELECT * FROM 'x.parquet'", err: `"x.parquet" is a file`, line: 1, column: 15},
-		{sql: "SELECT * FROM a WHERE x = $1", err: "a parameter has no value here", line: 1, column: 27},
+		{sql: "SELECT * FROM a WHERE x = $1", err: "a placeholder has no value here", line: 1, column: 27},
 	} {
 		t.Run(tc.sql, func(t *testing.T) {
 			a, _ := ok(t, &protocol.Order{Op: protocol.OpTables, Queries: []protocol.Query{{Name: "q", SQL: tc.sql}}})

@@ -40,6 +40,9 @@ func (e *execution) model(ctx context.Context) (*protocol.Answer, error) {
 
 // userColumns binds the user's query and returns its columns as written.
 func (db *database) userColumns(ctx context.Context, st *statement) ([]protocol.Column, error) {
+	if err := db.checkVariables(st); err != nil {
+		return nil, err
+	}
 	query, prefix := st.sql, len(describePrefix)
 	if st.isShow() {
 		const before = "SELECT * FROM (\n"

@@ -16,6 +16,8 @@ type statement struct {
 	sql    string // as the user wrote it, up to its last token
 	node   map[string]any
 	orders []any // the terms of the outermost ORDER BY
+
+	variables []string // that it reads, sorted
 }
 
 // tableFunctions are those that a query may read from: they make rows of their
@@ -62,9 +64,13 @@ func (db *database) parse(ctx context.Context, sql string) (*statement, error) {
 	}
 	st := &statement{sql: body(sql), node: parsed.Statements[0].Node}
 	if hasParameter(st.node) {
-		return nil, sqlError(sql, parameterOffset(sql), "a parameter has no value here: write the value in its place")
+		return nil, sqlError(sql, parameterOffset(sql), "a placeholder has no value here: a model declares -- headgate: params=[day] and reads getvariable('day')")
 	}
 	if err := checkSources(sql, st.node); err != nil {
+		return nil, err
+	}
+	var err error
+	if st.variables, err = variables(sql, st.node); err != nil {
 		return nil, err
 	}
 	for _, m := range list(st.node["modifiers"]) {
@@ -259,12 +265,12 @@ func (e *execution) tables(ctx context.Context) (*protocol.Answer, error) {
 	answer := &protocol.Answer{Tables: make([]protocol.QueryTables, 0, len(e.order.Queries))}
 	for _, q := range e.order.Queries {
 		found := protocol.QueryTables{Name: q.Name}
-		names, err := e.db.readBy(ctx, q.SQL)
+		st, err := e.db.parse(ctx, q.SQL)
 		if err != nil {
 			found.Error = userError(err)
 			found.Error.Query = q.Name
 		} else {
-			found.Tables = names
+			found.Tables, found.Variables = readBy(st), st.variables
 		}
 		answer.Tables = append(answer.Tables, found)
 	}

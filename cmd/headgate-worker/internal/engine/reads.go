@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"context"
 	"sort"
 	"strings"
 )
@@ -11,11 +10,7 @@ import (
 //
 // The names come from the syntax tree. DuckDB's own list of table names binds the
 // query to tables without columns, and so refuses every JOIN ... USING.
-func (db *database) readBy(ctx context.Context, sql string) ([]string, error) {
-	st, err := db.parse(ctx, sql)
-	if err != nil {
-		return nil, err
-	}
+func readBy(st *statement) []string {
 	found := make(map[string]bool)
 	collectReads(st.node, nil, found)
 	names := make([]string, 0, len(found))
@@ -23,7 +18,7 @@ func (db *database) readBy(ctx context.Context, sql string) ([]string, error) {
 		names = append(names, name)
 	}
 	sort.Strings(names)
-	return names, nil
+	return names
 }
 
 // scope is the names of the CTEs that a part of a query sees, innermost first.

@@ -1,5 +1,6 @@
 """Calls one function of the lake: a model or an expectation."""
 
+import datetime
 import importlib
 import importlib.util
 import os
@@ -101,13 +102,29 @@ def _import_packages(finder: Finder, path: str) -> None:
 
 def _arguments(order: Dict[str, Any]) -> Dict[str, Any]:
     threads = order.get("threads") or 1
-    arguments: Dict[str, Any] = dict(order.get("params") or {})
+    arguments = _parameters(order)
     inputs: List[Dict[str, Any]] = order.get("inputs") or []
     if inputs:
         _need_pyarrow()
     for table in inputs:
         arguments[table["param"]] = tables.read(table, threads)
     return arguments
+
+
+def _parameters(order: Dict[str, Any]) -> Dict[str, Any]:
+    """Return the values of parameters, those of dates and timestamps as datetime has them."""
+    values: Dict[str, Any] = dict(order.get("params") or {})
+    for name, kind in (order.get("param_types") or {}).items():
+        if values.get(name) is None:
+            continue
+        if kind == "date":
+            values[name] = datetime.date.fromisoformat(values[name])
+        elif kind == "timestamp":
+            # fromisoformat before Python 3.11 wants no or all six digits of a fraction.
+            whole, _, fraction = values[name].partition(".")
+            micros = int(fraction.ljust(6, "0")) if fraction else 0
+            values[name] = datetime.datetime.fromisoformat(whole).replace(microsecond=micros)
+    return values
 
 
 def _need_pyarrow() -> None:

@@ -1,0 +1,100 @@
+package hooks
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/headgate/headgate/exec/plan"
+)
+
+// resolveParams gives every parameter of the plan its value: from the push
+// options, else the default of the proposal's own settings, which are code like
+// the models. It returns what is wrong, one sentence each.
+func (e *evaluation) resolveParams(given map[string]string) []string {
+	e.params = make(map[string]any)
+	var wrong []string
+	declared := make(map[string]plan.Param)
+	for _, m := range e.plan.Models {
+		for _, p := range m.Params {
+			if _, seen := declared[p.Name]; seen {
+				continue
+			}
+			declared[p.Name] = p
+			text, ok := given[p.Name]
+			v, err := p.Default, error(nil)
+			if ok {
+				v, err = plan.ParseParam(p.Type, text)
+			}
+			switch {
+			case err != nil && p.Type != "":
+				wrong = append(wrong, fmt.Sprintf("parameter %q is of the type %s: %v", p.Name, p.Type, err))
+			case err != nil:
+				wrong = append(wrong, fmt.Sprintf("parameter %q: %v", p.Name, err))
+			case !ok && v == nil:
+				wrong = append(wrong, e.noValue(m, p))
+			}
+			e.params[p.Name] = v
+		}
+	}
+	names := slices.Sorted(maps.Keys(declared))
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		if _, ok := declared[name]; !ok {
+			wrong = append(wrong, fmt.Sprintf("no model declares the parameter %q%s", name, plan.DidYouMean(name, names)))
+		}
+	}
+	return wrong
+}
+
+func (e *evaluation) noValue(m plan.Model, p plan.Param) string {
+	what := fmt.Sprintf("%q", p.Name)
+	if d := e.next.Parameters[p.Name].Description; d != "" {
+		what += " (" + d + ")"
+	}
+	return fmt.Sprintf("model %s: parameter %s has no value; push with -o param.%s=<value>, or give it a default in %s", m.Name, what, p.Name, PolicyFile)
+}
+
+// paramsOf returns the values of a model's parameters by argument, which is how
+// the function gets them.
+func (e *evaluation) paramsOf(m *plan.Model) (map[string]any, error) {
+	params := make(map[string]any, len(m.Params))
+	for _, p := range m.Params {
+		v, ok := e.params[p.Name]
+		if !ok {
+			return nil, fmt.Errorf("model %s: parameter %q has no value", m.Name, p.Name)
+		}
+		params[p.Param] = v
+	}
+	return params, nil
+}
+
+// paramsByName returns the same values by the names under which they are given,
+// for the record and the lineage.
+func (e *evaluation) paramsByName(m *plan.Model) map[string]any {
+	if len(m.Params) == 0 {
+		return nil
+	}
+	params := make(map[string]any, len(m.Params))
+	for _, p := range m.Params {
+		params[p.Name] = e.params[p.Name]
+	}
+	return params
+}
+
+// canonicalJSON returns the one JSON text of values that plan.ParseParam gave,
+// "" if there are none: keys sorted, no HTML escapes, integers as integers.
+func canonicalJSON(values map[string]any) string {
+	if len(values) == 0 {
+		return ""
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(values); err != nil {
+		panic(fmt.Sprintf("parameters as JSON: %v", err)) // texts, numbers, booleans and nil always have a form
+	}
+	return strings.TrimSuffix(b.String(), "\n")
+}

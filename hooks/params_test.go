@@ -1,0 +1,61 @@
+package hooks
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/headgate/headgate/exec/protocol"
+	"github.com/headgate/headgate/hooks/lake"
+	"github.com/headgate/headgate/hooks/trailer"
+)
+
+func TestParametersAreTypedKeptAndCached(t *testing.T) {
+	r := newRig(t)
+	files := with(base(),
+		"headgate.yaml", "parameters:\n  day: {type: date, default: 2001-01-01, description: first day}\n  n: {type: int}\n",
+		"models/one.sql", "-- headgate: params=[day, n]\nSELECT n FROM src WHERE d = getvariable('day') AND n < getvariable('n')")
+	var rejected *Rejection
+	if err := r.toMain(files); !errors.As(err, &rejected) || !strings.Contains(err.Error(), "-o param.n=") {
+		t.Errorf("without a value: %v, want a refusal that says how to give one", err)
+	}
+	if err := r.toMain(files, "param.n=many", "param.day=today"); !errors.As(err, &rejected) || len(rejected.Reasons) != 2 ||
+		!strings.Contains(rejected.Reasons[0], `"day" is of the type date: "today"`) || !strings.Contains(rejected.Reasons[1], `"n" is of the type int: "many"`) {
+		t.Errorf("with wrong values: %v, want both named with their types", err)
+	}
+	if err := r.toMain(files, "param.n=1", "param.dya=2001-01-01"); err == nil || !strings.Contains(err.Error(), `did you mean "day"`) {
+		t.Errorf("a parameter that no model has: %v", err)
+	}
+	if n := r.boxes.took(protocol.OpModel); n != 0 {
+		t.Errorf("%d models ran although parameters were wrong", n)
+	}
+
+	r.must(r.toMain(files, "param.n=12345678901234567"))
+	if got := r.boxes.params["day"]; got != "2001-01-01" || r.boxes.params["n"] != int64(12345678901234567) {
+		t.Errorf("the function got %#v", r.boxes.params)
+	}
+	doc := r.runJSON()
+	if !strings.Contains(doc, `"n": 12345678901234567`) || !strings.Contains(doc, `"day": "2001-01-01"`) {
+		t.Errorf("run.json lacks the values:\n%s", doc)
+	}
+	c, err := readCommit(t.Context(), r.lake.Objects, r.tip(mainRef))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := trailer.Parse(c.Message)
+	if want := `{"day":"2001-01-01","n":12345678901234567}`; err != nil || g.Models[0].Name != "one" || g.Models[0].Params != want {
+		t.Errorf("trailers %+v (%v), want params %s", g, err, want)
+	}
+
+	// Equal values are one action, however they are written; others are another.
+	r.boxes.took(protocol.OpModel)
+	r.must(r.toMain(with(files, "README", "1"), "param.n=+12345678901234567", "param.day=2001-01-01"))
+	if n := r.boxes.took(protocol.OpModel); n != 0 {
+		t.Errorf("%d models ran for the same values", n)
+	}
+	r.must(r.toMain(with(files, "README", "2"), "param.n=12345678901234568"))
+	if r.boxes.took(protocol.OpModel) == 0 {
+		t.Error("no model ran for another value: it passed through a float")
+	}
+	r.record(lake.Published)
+}
