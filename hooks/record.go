@@ -293,12 +293,20 @@ func (r *run) keepEvidence(ctx context.Context, final lake.State) error {
 	return r.lake.Refs.Apply(ctx, updates, refs.Cause{Who: r.who.Name, Why: fmt.Sprintf("run %s: %s", r.id(), final), When: r.gate.cfg.Now()})
 }
 
+// violationLine tells one violation to a person. Executed is what the sandbox
+// holds, and a call that no function needs may do something to the sandbox
+// itself: they are recorded, and the others were refused on the spot.
 func violationLine(v sandbox.Violation) string {
+	if v.Kind == sandbox.ViolationMore {
+		return fmt.Sprintf("and %d further attempts that are not listed", v.Count)
+	}
 	what := map[string]string{
-		"connect": "tried to connect to %s (blocked)",
-		"exec":    "tried to run %s (recorded)",
-		"write":   "tried to write %s (blocked)",
-		"sendto":  "tried to send to %s (blocked)",
+		sandbox.ViolationConnect: "tried to connect to %s (blocked)",
+		sandbox.ViolationSend:    "tried to send to %s (blocked)",
+		sandbox.ViolationSocket:  "tried to open a %s (blocked)",
+		sandbox.ViolationExec:    "tried to run %s (recorded)",
+		sandbox.ViolationWrite:   "tried to write to %s (blocked)",
+		sandbox.ViolationSyscall: "tried the system call %s (recorded)",
 	}[v.Kind]
 	if what == "" {
 		what = v.Kind + ": %s"

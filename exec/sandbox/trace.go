@@ -19,6 +19,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"gvisor.dev/gvisor/pkg/sentry/seccheck"
 	pb "gvisor.dev/gvisor/pkg/sentry/seccheck/points/points_go_proto"
+
+	"github.com/headgate/headgate/exec/sandbox/attempt"
 )
 
 // Violation is something that a program tried and a sandbox does not give. The
@@ -32,9 +34,11 @@ type Violation struct {
 // The kinds of violation.
 const (
 	ViolationConnect = "connect" // to an address, a name server or a unix socket
-	ViolationSend    = "sendto"  // a datagram without a connect; gVisor does not tell where to
+	ViolationSend    = "sendto"  // a datagram to an address, without a connect
+	ViolationSocket  = "socket"  // a kind of socket that is not given: raw, packet
 	ViolationExec    = "exec"    // of any program: the sandbox's own is started, not executed
-	ViolationWrite   = "write"   // opening a file for writing that may not be written
+	ViolationWrite   = "write"   // opening, making, renaming, removing or otherwise changing what may not be changed
+	ViolationSyscall = "syscall" // a system call that only a privileged program has a use for
 	ViolationMore    = "more"    // further ones that are not listed
 )
 
@@ -67,17 +71,18 @@ func traceConfig() []byte {
 	points := []seccheck.PointConfig{
 		{Name: "sentry/clone"},
 		{Name: "sentry/task_exit", ContextFields: []string{"thread_id"}},
-		{Name: "syscall/connect/enter"},
-		{Name: "syscall/execve/enter"},
-		{Name: "syscall/openat/exit"},
-		{Name: "syscall/open/exit"},
-		{Name: "syscall/creat/exit"},
-		{Name: "syscall/sysno/" + strconv.Itoa(unix.SYS_SENDTO) + "/enter"},
+	}
+	for _, name := range attempt.Points() {
+		p := seccheck.PointConfig{Name: name}
+		if name == "syscall/execveat/enter" {
+			p.OptionalFields = []string{"fd_path"} // what fexecve executes has no other name
+		}
+		points = append(points, p)
 	}
 	config := map[string]any{"trace_session": seccheck.SessionConfig{
 		Name:   seccheck.DefaultSessionName,
 		Points: points,
-		Sinks: []seccheck.SinkConfig{{Name: "remote", Config: map[string]any{
+		Sinks: []seccheck.SinkConfig{{Name: attempt.Sink, Config: map[string]any{
 			"endpoint": traceSocket,
 			// A full socket makes the program wait for us (up to 10 ms a try)
 			// rather than lose an event.
@@ -217,22 +222,29 @@ func (t *trace) event(b []byte) error {
 	case pb.MessageType_MESSAGE_SYSCALL_CONNECT:
 		var m pb.Connect
 		if err = proto.Unmarshal(body, &m); err == nil {
-			t.add(ViolationConnect, address(m.Address))
+			t.connect(&m)
+		}
+	case pb.MessageType_MESSAGE_SYSCALL_SOCKET:
+		var m pb.Socket
+		if err = proto.Unmarshal(body, &m); err == nil && attempt.Socket(&m) {
+			t.add(ViolationSocket, socketKind(&m))
 		}
 	case pb.MessageType_MESSAGE_SYSCALL_EXECVE:
 		var m pb.Execve
 		if err = proto.Unmarshal(body, &m); err == nil {
-			t.add(ViolationExec, command(m.Pathname, m.Argv))
+			t.add(ViolationExec, command(executablePath(&m), attempt.CutArgv(m.Argv)))
 		}
 	case pb.MessageType_MESSAGE_SYSCALL_OPEN:
 		var m pb.Open
-		if err = proto.Unmarshal(body, &m); err == nil && deniedWrite(&m) {
+		if err = proto.Unmarshal(body, &m); err == nil && attempt.Write(&m) {
 			t.add(ViolationWrite, m.Pathname)
 		}
 	case pb.MessageType_MESSAGE_SYSCALL_RAW:
 		var m pb.Syscall
-		if err = proto.Unmarshal(body, &m); err == nil && m.Sysno == unix.SYS_SENDTO && m.Arg5 != 0 {
-			t.add(ViolationSend, "datagram")
+		if err = proto.Unmarshal(body, &m); err == nil {
+			if name, ok := attempt.Privileged(&m); ok {
+				t.add(ViolationSyscall, name)
+			}
 		}
 	}
 	if err != nil {
@@ -300,17 +312,39 @@ func (t *trace) verdict() (violations []Violation, status unix.WaitStatus, exite
 	return append([]Violation(nil), t.violations...), t.status, t.exited, err
 }
 
-// deniedWrite reports whether an open asked to write and may not. Read-only and
-// not-permitted count, missing directories and full disks do not.
-func deniedWrite(m *pb.Open) bool {
-	if m.Exit == nil || m.Flags&(unix.O_WRONLY|unix.O_RDWR|unix.O_CREAT|unix.O_TRUNC) == 0 && m.Sysno != unix.SYS_CREAT {
-		return false
+// connect takes a connect or a datagram's destination. Netlink is how the C
+// library asks its own kernel for its own addresses.
+func (t *trace) connect(m *pb.Connect) {
+	switch {
+	case !attempt.IsSend(m):
+		t.add(ViolationConnect, address(m.Address))
+	case len(m.Address) >= 2 && binary.NativeEndian.Uint16(m.Address) != unix.AF_NETLINK:
+		t.add(ViolationSend, address(m.Address))
 	}
-	switch unix.Errno(m.Exit.Errorno) {
-	case unix.EACCES, unix.EPERM, unix.EROFS:
-		return true
+}
+
+// executablePath is what is executed: execveat may name a directory, or nothing
+// but an open file.
+func executablePath(m *pb.Execve) string {
+	switch {
+	case m.Pathname == "":
+		return m.FdPath
+	case m.FdPath == "" || path.IsAbs(m.Pathname):
+		return m.Pathname
 	}
-	return false
+	return path.Join(m.FdPath, m.Pathname)
+}
+
+// socketKind names a socket that was refused.
+func socketKind(m *pb.Socket) string {
+	family := map[int32]string{unix.AF_INET: "IPv4", unix.AF_INET6: "IPv6", unix.AF_PACKET: "packet", unix.AF_NETLINK: "netlink"}[m.Domain]
+	if family == "" {
+		family = fmt.Sprintf("family %d", m.Domain)
+	}
+	if m.Type&0xf == unix.SOCK_RAW {
+		return "raw " + family + " socket"
+	}
+	return family + " socket"
 }
 
 // command renders an execve the way one types it.

@@ -127,6 +127,46 @@ func TestCommand(t *testing.T) {
 	}
 }
 
+func TestAttempts(t *testing.T) {
+	refused := func(e unix.Errno) *pb.Exit { return &pb.Exit{Result: -1, Errorno: int64(e)} }
+	netlink := binary.NativeEndian.AppendUint16(nil, unix.AF_NETLINK)
+	inet := append(binary.NativeEndian.AppendUint16(nil, unix.AF_INET), 0, 9, 8, 8, 8, 8)
+	for _, c := range []struct {
+		kind pb.MessageType
+		m    proto.Message
+		want string // "kind detail", or "" if it is no attempt
+	}{
+		{pb.MessageType_MESSAGE_SYSCALL_OPEN, &pb.Open{Sysno: unix.SYS_UNLINK, Pathname: "/in/x", Flags: unix.O_WRONLY, Exit: refused(unix.EROFS)}, "write /in/x"},
+		{pb.MessageType_MESSAGE_SYSCALL_OPEN, &pb.Open{Sysno: unix.SYS_UNLINK, Pathname: "/tmp/x", Flags: unix.O_WRONLY, Exit: refused(unix.ENOENT)}, ""},
+		{pb.MessageType_MESSAGE_SYSCALL_OPEN, &pb.Open{Sysno: unix.SYS_OPENAT, Pathname: "/in/x", Exit: refused(unix.EACCES)}, ""},
+		{pb.MessageType_MESSAGE_SYSCALL_OPEN, &pb.Open{Sysno: unix.SYS_MKDIR, Pathname: "/tmp/x", Flags: unix.O_WRONLY, Exit: refused(0)}, ""},
+		{pb.MessageType_MESSAGE_SYSCALL_CONNECT, &pb.Connect{Sysno: unix.SYS_CONNECT, Address: inet}, "connect 8.8.8.8:9"},
+		{pb.MessageType_MESSAGE_SYSCALL_CONNECT, &pb.Connect{Sysno: unix.SYS_SENDMSG, Address: inet}, "sendto 8.8.8.8:9"},
+		{pb.MessageType_MESSAGE_SYSCALL_CONNECT, &pb.Connect{Sysno: unix.SYS_SENDTO}, ""},
+		{pb.MessageType_MESSAGE_SYSCALL_CONNECT, &pb.Connect{Sysno: unix.SYS_SENDTO, Address: netlink}, ""},
+		{pb.MessageType_MESSAGE_SYSCALL_SOCKET, &pb.Socket{Domain: unix.AF_INET, Type: unix.SOCK_RAW | unix.SOCK_CLOEXEC, Exit: refused(unix.EPERM)}, "socket raw IPv4 socket"},
+		{pb.MessageType_MESSAGE_SYSCALL_SOCKET, &pb.Socket{Domain: unix.AF_VSOCK, Type: unix.SOCK_STREAM, Exit: refused(unix.EPERM)}, "socket family 40 socket"},
+		{pb.MessageType_MESSAGE_SYSCALL_SOCKET, &pb.Socket{Domain: unix.AF_VSOCK, Type: unix.SOCK_STREAM, Exit: refused(unix.EAFNOSUPPORT)}, ""},
+		{pb.MessageType_MESSAGE_SYSCALL_EXECVE, &pb.Execve{Sysno: unix.SYS_EXECVEAT, FdPath: "/memfd:x", Argv: []string{"innocent"}}, "exec /memfd:x innocent"},
+		{pb.MessageType_MESSAGE_SYSCALL_EXECVE, &pb.Execve{Sysno: unix.SYS_EXECVEAT, FdPath: "/usr/bin", Pathname: "sh", Argv: []string{"sh"}}, "exec sh"},
+		{pb.MessageType_MESSAGE_SYSCALL_RAW, &pb.Syscall{Sysno: unix.SYS_PTRACE, Exit: refused(unix.EPERM)}, "syscall ptrace"},
+		{pb.MessageType_MESSAGE_SYSCALL_RAW, &pb.Syscall{Sysno: unix.SYS_READ, Exit: refused(0)}, ""},
+	} {
+		tr := newTrace()
+		tr.arm()
+		if err := tr.event(packet(t, c.kind, 0, c.m)); err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for _, v := range tr.violations {
+			got += v.Kind + " " + v.Detail
+		}
+		if got != c.want {
+			t.Errorf("%v: %q, want %q", c.m, got, c.want)
+		}
+	}
+}
+
 func TestTraceHandshake(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -165,7 +205,10 @@ func FuzzTraceEvent(f *testing.F) {
 	f.Add(packet(f, pb.MessageType_MESSAGE_SYSCALL_EXECVE, 1, &pb.Execve{Pathname: "/bin/sh", Argv: []string{"sh", "-c", "\x1b[2J"}}))
 	f.Add(packet(f, pb.MessageType_MESSAGE_SYSCALL_OPEN, 0, &pb.Open{Pathname: "/etc/x", Flags: unix.O_WRONLY, Exit: &pb.Exit{Errorno: int64(unix.EROFS)}}))
 	f.Add(packet(f, pb.MessageType_MESSAGE_SENTRY_TASK_EXIT, 0, &pb.TaskExit{ContextData: &pb.ContextData{ThreadId: 1}}))
-	f.Add(packet(f, pb.MessageType_MESSAGE_SYSCALL_RAW, 0, &pb.Syscall{Sysno: unix.SYS_SENDTO, Arg5: 1}))
+	f.Add(packet(f, pb.MessageType_MESSAGE_SYSCALL_RAW, 0, &pb.Syscall{Sysno: unix.SYS_PTRACE, Exit: &pb.Exit{Errorno: int64(unix.EPERM)}}))
+	f.Add(packet(f, pb.MessageType_MESSAGE_SYSCALL_CONNECT, 0, &pb.Connect{Sysno: unix.SYS_SENDTO, Address: []byte{10, 0, 0, 53, 0}}))
+	f.Add(packet(f, pb.MessageType_MESSAGE_SYSCALL_EXECVE, 0, &pb.Execve{FdPath: "/memfd:x", Argv: []string{strings.Repeat("x", 9000)}}))
+	f.Add(packet(f, pb.MessageType_MESSAGE_SYSCALL_SOCKET, 0, &pb.Socket{Domain: unix.AF_PACKET, Type: unix.SOCK_RAW, Exit: &pb.Exit{Errorno: int64(unix.EPERM)}}))
 	f.Add([]byte{8, 0, 200})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		tr := newTrace()

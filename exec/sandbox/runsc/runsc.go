@@ -26,6 +26,7 @@ func Called() bool {
 //
 // The table is our own because maincli's links a 47 MB checkpoint gofer.
 func Main() {
+	watch()
 	const internal = "internal"
 	cli.Run(nil, map[util.SubCommand]string{
 		new(cmd.Create):       "",

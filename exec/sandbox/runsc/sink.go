@@ -1,0 +1,166 @@
+package runsc
+
+import (
+	"fmt"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/context"
+	"gvisor.dev/gvisor/pkg/fd"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/sentry/seccheck"
+	pb "gvisor.dev/gvisor/pkg/sentry/seccheck/points/points_go_proto"
+	_ "gvisor.dev/gvisor/pkg/sentry/seccheck/sinks/remote" // registers the sink that ours wraps
+	slinux "gvisor.dev/gvisor/pkg/sentry/syscalls/linux"
+
+	"github.com/headgate/headgate/exec/sandbox/attempt"
+)
+
+// watch makes gVisor's monitoring see what it has no decoded trace points for:
+// writes without an open, and where datagrams go to. It also adds the sink
+// attempt.Sink. It must be called before any of gVisor's own code runs.
+func watch() {
+	seccheck.Initialize()
+	table := slinux.AMD64
+	decode := func(c attempt.Call, f kernel.SyscallToProto) {
+		call := table.Table[c.Number]
+		call.PointCallback = f
+		table.Table[c.Number] = call
+		seccheck.Points[c.Point()] = seccheck.PointDesc{ID: seccheck.GetPointForSyscall(seccheck.SyscallExit, c.Number), Name: c.Point()}
+	}
+	for _, c := range attempt.Changes {
+		decode(c, change(c.Paths))
+	}
+	decode(attempt.Openat2, openat2)
+	for _, c := range attempt.Sends {
+		decode(c, send)
+	}
+	table.Init() // again: it copies the callbacks to where they are looked up
+
+	remote := seccheck.Sinks["remote"]
+	seccheck.RegisterSink(seccheck.SinkDesc{
+		Name: attempt.Sink, Setup: remote.Setup,
+		New: func(config map[string]any, endpoint *fd.FD) (seccheck.Sink, error) {
+			s, err := remote.New(config, endpoint)
+			if err != nil {
+				return nil, err
+			}
+			return sink{s}, nil
+		},
+	})
+}
+
+// sink passes on attempts only. Most calls are none: dropped here they cost a
+// comparison and not a packet.
+type sink struct{ seccheck.Sink }
+
+// Name implements seccheck.Sink.
+func (sink) Name() string { return attempt.Sink }
+
+// Syscall implements seccheck.Sink.
+func (s sink) Syscall(ctx context.Context, fields seccheck.FieldSet, data *pb.ContextData, kind pb.MessageType, m proto.Message) error {
+	switch m := m.(type) {
+	case *pb.Open:
+		if !attempt.Write(m) {
+			return nil
+		}
+		m.Pathname = valid(m.Pathname)
+	case *pb.Socket:
+		if !attempt.Socket(m) {
+			return nil
+		}
+	case *pb.Connect:
+		if attempt.IsSend(m) && len(m.Address) == 0 {
+			return nil // on a connected socket: the connect has been told
+		}
+	case *pb.Execve:
+		m.Pathname, m.FdPath, m.Argv = valid(m.Pathname), valid(m.FdPath), attempt.CutArgv(m.Argv)
+		for i, arg := range m.Argv {
+			m.Argv[i] = valid(arg)
+		}
+	}
+	return s.Sink.Syscall(ctx, fields, data, kind, m)
+}
+
+// valid makes a text of s: an event with bytes that are none cannot be encoded,
+// and gVisor drops what it cannot encode without a word.
+func valid(s string) string { return strings.ToValidUTF8(s, "?") }
+
+// change decodes a call that changes the files that these arguments name.
+func change(paths []int) kernel.SyscallToProto {
+	return func(t *kernel.Task, _ seccheck.FieldSet, data *pb.ContextData, info kernel.SyscallInfo) (proto.Message, pb.MessageType) {
+		var names []string
+		for _, i := range paths {
+			if name, err := t.CopyInString(info.Args[i].Pointer(), linux.PATH_MAX); err == nil {
+				names = append(names, name)
+			}
+		}
+		if len(paths) == 0 {
+			names = append(names, descriptor(t, info.Args[0].Int()))
+		}
+		return &pb.Open{
+			ContextData: data, Sysno: uint64(info.Sysno), Flags: linux.O_WRONLY, Pathname: strings.Join(names, " to "), Exit: exit(info),
+		}, pb.MessageType_MESSAGE_SYSCALL_OPEN
+	}
+}
+
+// descriptor returns the path of an open file.
+func descriptor(t *kernel.Task, n int32) string {
+	unknown := fmt.Sprintf("descriptor %d", n)
+	file, _ := t.FDTable().Get(n)
+	if file == nil {
+		return unknown
+	}
+	defer file.DecRef(t)
+	root := t.FSContext().RootDirectory()
+	defer root.DecRef(t)
+	path, err := t.Kernel().VFS().PathnameWithDeleted(t, root, file.VirtualDentry())
+	if err != nil {
+		return unknown
+	}
+	return path
+}
+
+func openat2(t *kernel.Task, _ seccheck.FieldSet, data *pb.ContextData, info kernel.SyscallInfo) (proto.Message, pb.MessageType) {
+	m := &pb.Open{ContextData: data, Sysno: uint64(info.Sysno), Fd: int64(info.Args[0].Int()), Exit: exit(info)}
+	if path, err := t.CopyInString(info.Args[1].Pointer(), linux.PATH_MAX); err == nil {
+		m.Pathname = path
+	}
+	var flags [8]byte // of struct open_how the first field
+	if _, err := t.CopyInBytes(info.Args[2].Pointer(), flags[:]); err == nil {
+		m.Flags = uint32(hostarch.ByteOrder.Uint64(flags[:]))
+	}
+	return m, pb.MessageType_MESSAGE_SYSCALL_OPEN
+}
+
+// send decodes where sendto, sendmsg and sendmmsg (its first message) send to.
+func send(t *kernel.Task, _ seccheck.FieldSet, data *pb.ContextData, info kernel.SyscallInfo) (proto.Message, pb.MessageType) {
+	m := &pb.Connect{ContextData: data, Sysno: uint64(info.Sysno), Fd: int64(info.Args[0].Int()), Exit: exit(info)}
+	if info.Sysno == attempt.Sends[0].Number {
+		m.Address = socketAddress(t, info.Args[4].Pointer(), info.Args[5].Uint())
+		return m, pb.MessageType_MESSAGE_SYSCALL_CONNECT
+	}
+	var header [12]byte // of struct msghdr the name and its length
+	if _, err := t.CopyInBytes(info.Args[1].Pointer(), header[:]); err == nil {
+		at := hostarch.Addr(hostarch.ByteOrder.Uint64(header[:]))
+		m.Address = socketAddress(t, at, hostarch.ByteOrder.Uint32(header[8:]))
+	}
+	return m, pb.MessageType_MESSAGE_SYSCALL_CONNECT
+}
+
+func socketAddress(t *kernel.Task, at hostarch.Addr, size uint32) []byte {
+	if at == 0 {
+		return nil
+	}
+	address, _ := slinux.CaptureAddress(t, at, size) // nil if there is none to be read
+	return address
+}
+
+func exit(info kernel.SyscallInfo) *pb.Exit {
+	if !info.Exit {
+		return nil
+	}
+	return &pb.Exit{Result: int64(info.Rval), Errorno: int64(info.Errno)}
+}

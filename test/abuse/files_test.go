@@ -1,0 +1,55 @@
+package abuse
+
+import "strconv"
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+var fileTries = []try{
+	{"read /etc/shadow", `return read("/etc/shadow")`, "ENOENT", nil},
+	{"read the host key", `return read(HOST["host_key"])`, "ENOENT", nil},
+	{"read the gate key", `return read(HOST["gate_key"])`, "ENOENT", nil},
+	{"read another lake", `return read(HOST["lake"])`, "ENOENT", nil},
+	{"read another run's inputs", `return read(HOST["state"] + "/boxes"), read("/in")`, "ENOENT", nil},
+	{"see more inputs than declared", `return sorted(os.path.join(d, f) for d, _, files in os.walk("/in") for f in files)`, `\['/in/0/000000.parquet', '/in/code/models/attack.py'\]`, nil},
+	{"climb out of the inputs", `return read("/in/../.." + HOST["canary"])`, "ENOENT", nil},
+	{"follow a link out of the sandbox", `
+os.symlink(HOST["canary"], "/tmp/link")
+return read("/tmp/link")`, "ENOENT", nil},
+	{"read the host's processes", `return read("/proc/" + HOST["pid"] + "/environ")`, "ENOENT", nil},
+	{"read the host's first process", `return read("/proc/1/cmdline")`, `.*headgate\._sandbox.*`, nil},
+	{"read through /proc/1/root", `return read("/proc/1/root" + HOST["canary"])`, "ENOENT|EACCES", nil},
+	{"read the kernel's memory by /proc/kcore", `return read("/proc/kcore")`, "ENOENT|EACCES|EPERM", nil},
+	{"trigger the host's kernel by /proc/sysrq-trigger", `open("/proc/sysrq-trigger", "w").write("b")`, "ENOENT|EACCES|EPERM", nil},
+	{"set a kernel parameter", `open("/proc/sys/kernel/core_pattern", "w").write("|/tmp/pwned")`, "EACCES|EPERM|ENOENT", nil},
+	{"read the host's memory by /dev/mem", `return read("/dev/mem")`, "ENOENT|EACCES", nil},
+	{"read the kernel's log", `return read("/dev/kmsg")`, "ENOENT|EACCES", nil},
+	{"read a block device", `return [read(p) for p in ("/dev/sda", "/dev/vda", "/dev/nvme0n1") if os.path.exists(p)]`, `\[\]`, nil},
+	{"read the host's devices and cgroups by /sys", `return [p for p in ("/sys/fs/cgroup", "/sys/class/block", "/sys/firmware", "/sys/kernel/debug") if os.path.exists(p) and os.listdir(p)]`, `\[\]`, nil},
+	{"read the server's environment", `return [v for v in os.environ.items() if HOST["variable"] in v[0] or HOST["secret"] in v[1]]`, `\[\]`, nil},
+	{"use a descriptor that was left open", `
+return sorted(os.readlink("/proc/self/fd/" + n) for n in os.listdir("/proc/self/fd") if not os.readlink("/proc/self/fd/" + n).startswith(("/dev/null", "pipe:", "host:", "/proc/")))`, `\[\]`, nil},
+	{"write to an input", `open("/in/0/000000.parquet", "r+b").write(b"x")`, "EROFS|EACCES", []string{"write /in/0/000000.parquet"}},
+	{"write to an input through its descriptor", `
+fd = os.open("/in/0/000000.parquet", os.O_RDONLY)
+open("/proc/self/fd/%d" % fd, "wb").write(b"x")`, "EROFS|EACCES", nil},
+	{"add an input", `open("/in/0/pwned", "w")`, "EROFS|EACCES", []string{"write /in/0/pwned"}},
+	{"remove an input", `os.unlink("/in/0/000000.parquet")`, "EROFS|EACCES", []string{"write /in/0/000000.parquet"}},
+	{"replace an input", `os.rename("/in/0/000000.parquet", "/in/0/pwned")`, "EROFS|EACCES", []string{"write /in/0/000000.parquet to /in/0/pwned"}},
+	{"change the mode of an input", `os.chmod("/in/0/000000.parquet", 0o777)`, "EROFS|EPERM", []string{"write /in/0/000000.parquet"}},
+	{"change the time of an input", `os.utime("/in/0/000000.parquet", (1, 1))`, "EROFS|EPERM", []string{"write /in/0/000000.parquet"}},
+	{"cut off an input", `os.truncate("/in/0/000000.parquet", 0)`, "EROFS|EACCES", []string{"write /in/0/000000.parquet"}},
+	{"link an input to where it can be written", `os.link("/in/0/000000.parquet", "/tmp/mine")`, "EXDEV|EROFS|EPERM", nil},
+	{"write to the interpreter", `open(os.__file__, "a")`, "EROFS|EACCES", nil},
+	{"write to the interpreter's packages", `
+import pyarrow
+open(os.path.dirname(pyarrow.__file__) + "/pwned.py", "w")`, "EROFS|EACCES", nil},
+	{"write to the harness", `open(headgate.__file__, "a")`, "EROFS|EACCES", []string{"write /sdk/headgate/__init__.py"}},
+	{"make a directory in the root", `os.mkdir("/pwned")`, "EROFS|EACCES", []string{"write /pwned"}},
+	{"make a link in the root", `os.symlink("/etc/passwd", "/pwned")`, "EROFS|EACCES", []string{"write /pwned"}},
+	{"write to /etc/passwd", `open("/etc/passwd", "a")`, "EROFS|EACCES", []string{"write /etc/passwd"}},
+	{"write by openat2", `
+how = ctypes.create_string_buffer(struct.pack("QQQ", os.O_WRONLY | os.O_CREAT, 0o600, 0))
+syscall(437, -100, b"/etc/pwned", how, 24)`, "EROFS|EACCES", []string{"write /etc/pwned"}},
+	{"write to a name that is no text", `open(b"/in/0/\xff\xfe", "w")`, "EROFS|EACCES", []string{"write /in/0/?"}},
+	{"make a device", `os.mknod("/tmp/sda", 0o60666, os.makedev(8, 0))`, "EPERM", []string{"write /tmp/sda"}},
+}
