@@ -34,6 +34,7 @@ type action struct {
 	Env    string         `json:"env"`
 	Inputs []actionInput  `json:"inputs"`
 	Params map[string]any `json:"params,omitempty"`
+	Prior  string         `json:"prior,omitempty"` // snapshot that the strategy builds on
 }
 
 type actionInput struct {
@@ -44,7 +45,7 @@ type actionInput struct {
 }
 
 func (a action) key() Key {
-	a.Format = 1
+	a.Format = 2
 	doc, err := json.Marshal(a) // map keys are sorted: the same action gives the same bytes
 	if err != nil {
 		// Parameters are JSON values by construction (see plan.ParseParam), so this

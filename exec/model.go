@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/headgate/headgate/exec/plan"
 	"github.com/headgate/headgate/exec/protocol"
@@ -29,20 +30,31 @@ type Result struct {
 	Usage  Usage
 }
 
+// Arguments are what a model is evaluated on.
+type Arguments struct {
+	Inputs []Bound
+	Prior  *Table         // what the model's strategy builds on; nil if there is none
+	Params map[string]any // the values of its declared parameters, by argument
+}
+
 // modelEntry is a model's cache entry.
 type modelEntry struct {
 	Tree string `json:"tree"`
 }
 
-// Model evaluates a model on its bound inputs and stores the output snapshot.
-// params are the values of the model's declared parameters, by argument.
-func (s *Session) Model(ctx context.Context, m *plan.Model, bound []Bound, params map[string]any, out Sink) (*Result, error) {
+// Model evaluates a model on its arguments and stores the output snapshot: the
+// whole table, of which what the function gave is a part if there is a prior.
+func (s *Session) Model(ctx context.Context, m *plan.Model, args Arguments, out Sink) (*Result, error) {
 	env, err := s.envOf(m.Kind, m.Python)
 	if err != nil {
 		return nil, err
 	}
 	res := &Result{Env: env}
-	key := action{Op: "model", Code: m.Code.String(), Env: env.String(), Inputs: actionInputs(bound), Params: params}.key()
+	act := action{Op: "model", Code: m.Code.String(), Env: env.String(), Inputs: actionInputs(args.Inputs), Params: args.Params}
+	if args.Prior != nil {
+		act.Prior = args.Prior.Tree.String()
+	}
+	key := act.key()
 	var entry modelEntry
 	if s.cached(key, &entry) {
 		if t, err := s.loadCached(ctx, entry.Tree); err == nil {
@@ -52,9 +64,9 @@ func (s *Session) Model(ctx context.Context, m *plan.Model, bound []Bound, param
 		// Its objects are gone: a miss, and the new entry will replace it.
 	}
 	if m.Kind == plan.KindPython {
-		res.Table, err = s.pythonModel(ctx, m, bound, params, out, &res.Usage)
+		res.Table, err = s.pythonModel(ctx, m, args, out, &res.Usage)
 	} else {
-		res.Table, err = s.sqlModel(ctx, m, bound, params, out, &res.Usage)
+		res.Table, err = s.sqlModel(ctx, m, args, out, &res.Usage)
 	}
 	if err != nil {
 		return res, withUsage(err, &res.Usage)
@@ -83,9 +95,13 @@ func withUsage(err error, u *Usage) error {
 	return err
 }
 
-func (s *Session) sqlModel(ctx context.Context, m *plan.Model, bound []Bound, params map[string]any, out Sink, u *Usage) (*Table, error) {
-	order := &protocol.Order{Op: protocol.OpModel, SQL: m.SQL, Key: m.Key, Params: params, ParamTypes: typesOf(m.Params)}
-	t, err := s.cut(ctx, s.limits(m.Resources), order, bound, nil, out, u)
+func (s *Session) sqlModel(ctx context.Context, m *plan.Model, args Arguments, out Sink, u *Usage) (*Table, error) {
+	job := s.job(sandbox.KindWorker, "", s.limits(m.Resources), &protocol.Order{
+		Op: protocol.OpModel, SQL: m.SQL, Key: m.Key, Params: args.Params, ParamTypes: typesOf(m.Params),
+	})
+	job.Log, job.Note = limited(out.Log), out.Note
+	s.stage(ctx, &job, args.Inputs)
+	t, err := s.cut(ctx, m, job, args.Prior, u)
 	return t, inFile(err, m.Path)
 }
 
@@ -106,7 +122,7 @@ func inFile(err error, path string) error {
 // pythonModel runs the function on its inputs, then cuts what it returned in a
 // second sandbox: the first one ran foreign code, so nothing it says about its
 // own bytes counts.
-func (s *Session) pythonModel(ctx context.Context, m *plan.Model, bound []Bound, params map[string]any, out Sink, u *Usage) (*Table, error) {
+func (s *Session) pythonModel(ctx context.Context, m *plan.Model, args Arguments, out Sink, u *Usage) (*Table, error) {
 	dir, done, err := s.tempDir()
 	if err != nil {
 		return nil, err
@@ -114,11 +130,11 @@ func (s *Session) pythonModel(ctx context.Context, m *plan.Model, bound []Bound,
 	defer done()
 	lim := s.limits(m.Resources)
 	job := s.job(sandbox.KindPython, m.Python, lim, &protocol.Order{
-		Op: protocol.OpPyModel, Path: codeRoot, Module: m.Path, Function: m.Function, Params: params, ParamTypes: typesOf(m.Params),
+		Op: protocol.OpPyModel, Path: codeRoot, Module: m.Path, Function: m.Function, Params: args.Params, ParamTypes: typesOf(m.Params),
 	})
 	job.Log, job.Note = limited(out.Log), out.Note
 	job.Files = s.spool(filepath.Join(dir, "output.parquet"))
-	if err := s.stageProjected(ctx, &job, bound, dir, u); err != nil {
+	if err := s.stageProjected(ctx, &job, args.Inputs, dir, u); err != nil {
 		return nil, err
 	}
 	s.stageCode(ctx, &job, m.Files)
@@ -129,8 +145,10 @@ func (s *Session) pythonModel(ctx context.Context, m *plan.Model, bound []Bound,
 	if _, err := os.Stat(raw); err != nil {
 		return nil, &Failure{Kind: "crash", Text: fmt.Sprintf("%s: %s returned no table", m.Path, m.Function)}
 	}
-	order := &protocol.Order{Op: protocol.OpCut, FileFormat: "parquet", Files: []string{inputRoot + "output.parquet"}, Key: m.Key}
-	t, err := s.cut(ctx, lim, order, nil, []sandbox.Input{linkFile("output.parquet", raw)}, out, u)
+	cut := s.job(sandbox.KindWorker, "", lim, &protocol.Order{Op: protocol.OpCut, FileFormat: "parquet", Files: []string{inputRoot + "output.parquet"}, Key: m.Key})
+	cut.Inputs, cut.Note = []sandbox.Input{linkFile("output.parquet", raw)}, out.Note
+	cut.Log = limited(out.Log)
+	t, err := s.cut(ctx, m, cut, args.Prior, u)
 	return t, inFile(err, m.Path)
 }
 
@@ -190,11 +208,9 @@ func (s *Session) stageProjected(ctx context.Context, job *sandbox.Job, bound []
 	return nil
 }
 
-// cut runs an order that answers with a snapshot, and stores it.
-func (s *Session) cut(ctx context.Context, lim sandbox.Limits, order *protocol.Order, bound []Bound, extra []sandbox.Input, out Sink, u *Usage) (*Table, error) {
+// cut runs a job that answers with the snapshot of the model's table, and stores it.
+func (s *Session) cut(ctx context.Context, m *plan.Model, job sandbox.Job, prior *Table, u *Usage) (*Table, error) {
 	parts := make(map[string]storedPart)
-	job := s.job(sandbox.KindWorker, "", lim, order)
-	job.Inputs, job.Log, job.Note = extra, limited(out.Log), out.Note
 	job.Files = func(name string, n int64, r io.Reader) error {
 		oid, err := s.store.Put(ctx, objects.Blob, n, r)
 		if err != nil {
@@ -203,20 +219,63 @@ func (s *Session) cut(ctx context.Context, lim sandbox.Limits, order *protocol.O
 		parts[name] = storedPart{oid: oid, bytes: n}
 		return nil
 	}
-	s.stage(ctx, &job, bound)
+	var first []protocol.Part // of the prior, which the worker need not see
+	if prior != nil {
+		first = s.stagePrior(ctx, m, &job, prior, parts)
+	}
 	answer, err := s.rt.run(ctx, job, u)
 	if err != nil {
 		return nil, err
 	}
 	if answer.Snapshot == nil {
-		return nil, fmt.Errorf("worker answered %s without a snapshot", order.Op)
+		return nil, fmt.Errorf("worker answered %s without a snapshot", job.Order.Op)
 	}
-	return s.writeSnapshot(ctx, answer.Snapshot, order.Key, parts, nil)
+	answer.Snapshot.Parts = withoutEmpty(append(first, answer.Snapshot.Parts...), parts)
+	return s.writeSnapshot(ctx, answer.Snapshot, m.Key, parts, nil)
+}
+
+// stagePrior gives a job the table that its result is combined with. Rows that
+// are added at the end, with no key to hold over all of them, need only its
+// columns: then its parts are returned, to be put before what the job sends, and
+// the cost is that of the new rows.
+func (s *Session) stagePrior(ctx context.Context, m *plan.Model, job *sandbox.Job, prior *Table, parts map[string]storedPart) []protocol.Part {
+	job.Order.Strategy, job.Order.PartitionedBy = m.Strategy, m.PartitionedBy
+	t := &protocol.Table{Name: m.Name, Columns: columnsOf(prior)}
+	job.Order.Prior = t
+	read := m.Strategy != plan.StrategyAppend || len(m.Key) > 0
+	var first []protocol.Part
+	for i, oid := range prior.Parts {
+		path := fmt.Sprintf("prior/%06d.parquet", i)
+		parts[inputRoot+path] = storedPart{oid: oid, bytes: prior.Meta.Parts[i].Bytes, known: &prior.Meta.Parts[i]}
+		if !read {
+			first = append(first, protocol.Part{File: inputRoot + path})
+			continue
+		}
+		t.Files = append(t.Files, inputRoot+path)
+		job.Inputs = append(job.Inputs, sandbox.Input{Path: path, Link: func(host string) error {
+			return s.store.Link(ctx, oid, host)
+		}})
+	}
+	return first
+}
+
+// withoutEmpty leaves out parts of a prior that have no row, which carried the
+// schema of an empty table, once there are others.
+func withoutEmpty(list []protocol.Part, stored map[string]storedPart) []protocol.Part {
+	rest := slices.DeleteFunc(slices.Clone(list), func(p protocol.Part) bool {
+		known := stored[p.File].known
+		return known != nil && known.Rows == 0
+	})
+	if len(rest) == 0 {
+		return list[:min(len(list), 1)]
+	}
+	return rest
 }
 
 type storedPart struct {
 	oid   objects.OID
 	bytes int64
+	known *table.Part // what is known of a part of the prior; the worker says nothing of it
 }
 
 // writeSnapshot stores table.json and the table's tree. keep holds entries of
@@ -267,6 +326,9 @@ func tableOf(snap *protocol.Snapshot, key []string, parts map[string]storedPart)
 		part := table.Part{File: name, Rows: p.Rows, Bytes: stored.bytes}
 		for _, st := range p.Stats {
 			part.Columns = append(part.Columns, table.Stats{Nulls: st.Nulls, Min: st.Min, Max: st.Max})
+		}
+		if stored.known != nil {
+			part = *stored.known
 		}
 		meta.Parts = append(meta.Parts, part)
 		oids = append(oids, stored.oid)

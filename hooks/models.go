@@ -67,6 +67,9 @@ func (r *run) adoptModels(ctx context.Context, errs []error) error {
 				return err
 			}
 			edits[dir] = tree.Edit{Mode: gitobj.ModeTree, OID: r.tables[m.Name].Tree}
+			if m.Strategy == plan.StrategyNone {
+				edits[dir] = tree.Edit{Remove: true}
+			}
 		case errors.As(err, &f):
 			reasons = append(reasons, fmt.Sprintf("model %s: %s", m.Name, f.Text))
 		case errors.Is(err, errSkipped):
@@ -118,9 +121,18 @@ func (r *run) model(ctx context.Context, m *plan.Model, pushed, verified objects
 	if err != nil {
 		return err
 	}
+	was, err := r.past(ctx, m, bound, pushed)
+	if err != nil {
+		return err
+	}
 	var log bytes.Buffer
 	started := time.Now()
-	res, err := r.sess.Model(ctx, m, bound, params, exec.Sink{Log: &log, Note: func(text string) { r.say.note(m.Name, text) }})
+	kept := was.done != nil && !r.opt.noCache
+	res := &exec.Result{Table: was.table, Cached: true}
+	if !kept {
+		args := exec.Arguments{Inputs: bound, Prior: was.prior, Params: params}
+		res, err = r.sess.Model(ctx, m, args, exec.Sink{Log: &log, Note: func(text string) { r.say.note(m.Name, text) }})
+	}
 	took := time.Since(started)
 	if err == nil && len(res.Usage.Violations) > 0 {
 		err = &exec.Failure{Kind: "violation", Text: violationText(res.Usage.Violations), Usage: res.Usage}
@@ -133,11 +145,20 @@ func (r *run) model(ctx context.Context, m *plan.Model, pushed, verified objects
 	r.tables[m.Name] = res.Table
 	rec := modelRecord(m, bound, res, took)
 	rec.Params = r.paramsByName(m)
+	if was.prior != nil {
+		rec.Prior = was.prior.Tree.String()
+	}
+	if kept {
+		rec.Kept, rec.Env = true, was.done.Env
+	}
 	r.rec.Models = append(r.rec.Models, rec)
 	r.rec.log(m.Name, log.Bytes())
 	how := seconds(took)
 	if res.Cached {
 		how = "cached"
+	}
+	if kept {
+		how = "kept: same code, inputs and parameters"
 	}
 	r.say.line("model", m.Name, "%s rows, %s", count(res.Table.Rows()), how)
 	if len(m.Packages) > 0 && !res.Cached {
@@ -146,7 +167,11 @@ func (r *run) model(ctx context.Context, m *plan.Model, pushed, verified objects
 	// A derived table that somebody pushed counts for nothing unless it is what
 	// the model gives; a table left as it was at the base needs no remark.
 	if !pushed.IsZero() && pushed != res.Table.Tree && pushed != verified {
-		r.warn(fmt.Sprintf("table %s: what was pushed is not what its model gives; it was recomputed", m.Name))
+		what := "what was pushed is not what its model gives; it was recomputed"
+		if m.Strategy == plan.StrategyNone {
+			what = "its model has the strategy NONE, so it is not stored; what was pushed was removed"
+		}
+		r.warn(fmt.Sprintf("table %s: %s", m.Name, what))
 	}
 	return nil
 }

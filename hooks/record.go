@@ -86,8 +86,11 @@ type ModelRecord struct {
 	Cached   bool              `json:"cached"`
 	Code     string            `json:"code,omitempty"`
 	Env      string            `json:"env,omitempty"`
-	Inputs   map[string]string `json:"inputs,omitempty"` // table -> snapshot
-	Params   map[string]any    `json:"params,omitempty"` // name -> value
+	Inputs   map[string]string `json:"inputs,omitempty"`   // table -> snapshot
+	Params   map[string]any    `json:"params,omitempty"`   // name -> value
+	Strategy string            `json:"strategy,omitempty"` // "" is REPLACE
+	Prior    string            `json:"prior,omitempty"`    // the snapshot that the strategy builds on
+	Kept     bool              `json:"kept,omitempty"`     // a gate commit gave it already, so it was not evaluated
 	Snapshot string            `json:"snapshot,omitempty"`
 	Rows     int64             `json:"rows"`
 	Error    *ErrorRecord      `json:"error,omitempty"`
@@ -127,6 +130,9 @@ func (c *CostRecord) usage(u exec.Usage) {
 func modelRecord(m *plan.Model, bound []exec.Bound, res *exec.Result, took time.Duration) ModelRecord {
 	rec := ModelRecord{Name: m.Name, Path: m.Path, Status: "ok", Code: m.Code.String(), Inputs: make(map[string]string, len(bound))}
 	rec.Seconds = took.Seconds()
+	if m.Strategy != plan.StrategyReplace {
+		rec.Strategy = m.Strategy
+	}
 	for _, b := range bound {
 		rec.Inputs[b.Input.Table] = b.Table.Tree.String()
 	}
@@ -198,7 +204,10 @@ func (rec *Record) modelTrailers() []trailer.Model {
 	rec.sorted()
 	var out []trailer.Model
 	for _, m := range rec.Models {
-		t := trailer.Model{Name: m.Name, Code: m.Code, Env: m.Env, Out: m.Snapshot, Rows: m.Rows, Cached: m.Cached, Params: canonicalJSON(m.Params)}
+		t := trailer.Model{
+			Name: m.Name, Code: m.Code, Env: m.Env, Out: m.Snapshot, Rows: m.Rows, Cached: m.Cached,
+			Params: canonicalJSON(m.Params), Strategy: m.Strategy, Prior: m.Prior,
+		}
 		for name, snap := range m.Inputs {
 			t.Inputs = append(t.Inputs, trailer.Input{Table: name, Snapshot: snap})
 		}

@@ -230,16 +230,17 @@ func (b *builder) nameVerifiers() {
 // renamed model keeps its cached results; a Python file's path is, because
 // imports depend on it.
 type digested struct {
-	Format   int               `json:"format"`
-	Kind     string            `json:"kind"`
-	SQL      string            `json:"sql,omitempty"` // oid of the text
-	Key      []string          `json:"key,omitempty"`
-	Strategy string            `json:"strategy,omitempty"`
-	Function string            `json:"function,omitempty"`
-	Files    []digestedFile    `json:"files,omitempty"`
-	Python   string            `json:"python,omitempty"`
-	Packages map[string]string `json:"packages,omitempty"`
-	Types    map[string]string `json:"param_types,omitempty"` // by argument: the same value of another type is another argument
+	Format        int               `json:"format"`
+	Kind          string            `json:"kind"`
+	SQL           string            `json:"sql,omitempty"` // oid of the text
+	Key           []string          `json:"key,omitempty"`
+	Strategy      string            `json:"strategy,omitempty"`
+	PartitionedBy []string          `json:"partitioned_by,omitempty"`
+	Function      string            `json:"function,omitempty"`
+	Files         []digestedFile    `json:"files,omitempty"`
+	Python        string            `json:"python,omitempty"`
+	Packages      map[string]string `json:"packages,omitempty"`
+	Types         map[string]string `json:"param_types,omitempty"` // by argument: the same value of another type is another argument
 }
 
 type digestedFile struct {
@@ -248,7 +249,7 @@ type digestedFile struct {
 }
 
 func modelCode(m *Model) objects.OID {
-	return digest(digested{Kind: m.Kind, SQL: sqlOID(m.SQL), Key: m.Key, Strategy: m.Strategy}, &m.Declared)
+	return digest(digested{Kind: m.Kind, SQL: sqlOID(m.SQL), Key: m.Key, Strategy: m.Strategy, PartitionedBy: m.PartitionedBy}, &m.Declared)
 }
 
 func verifierCode(v *Verifier) objects.OID {

@@ -184,8 +184,24 @@ func TestProblems(t *testing.T) {
 			want:  `models/a.sql:2: syntax error at or near "error"`,
 		},
 		"strategy": {
-			files: map[string]string{"models/a.sql": "\n-- headgate: strategy=append\nSELECT 1"},
-			want:  "models/a.sql:2: strategy APPEND is not supported yet by this server; use REPLACE",
+			files: map[string]string{"models/a.sql": "\n-- headgate: strategy=apend\nSELECT 1"},
+			want:  "models/a.sql:2: there is no strategy APEND (did you mean \"APPEND\"?)",
+		},
+		"partitions are not told": {
+			files: map[string]string{"models/a.sql": "-- headgate: strategy=overwrite_partitions\nSELECT 1"},
+			want:  "models/a.sql: strategy OVERWRITE_PARTITIONS needs partitioned_by: the columns, or year(...), month(...), day(...), hour(...) of them, that tell partitions apart",
+		},
+		"partition term": {
+			files: map[string]string{"models/a.sql": "-- headgate: strategy=overwrite_partitions\n-- headgate: partitioned_by=[week(day)]\nSELECT 1"},
+			want:  "models/a.sql:2: partitioned_by: \"week(day)\": want a column, or year(...), month(...), day(...) or hour(...) of one",
+		},
+		"partition term twice": {
+			files: map[string]string{"models/a.sql": "-- headgate: strategy=overwrite_partitions partitioned_by=[day, Day]\nSELECT 1"},
+			want:  "models/a.sql:1: partitioned_by names \"Day\" twice",
+		},
+		"partitions that decide nothing": {
+			files: map[string]string{"models/a.sql": "-- headgate: partitioned_by=[day]\nSELECT 1"},
+			want:  "models/a.sql:1: partitioned_by has a meaning for strategy OVERWRITE_PARTITIONS only, this one is REPLACE",
 		},
 		"settings": {
 			files: map[string]string{"models/a.sql": "-- headgate: kye=[a] key=[a, A] memory=x\n-- headgate: timeout=1d\nSELECT 1\n-- headgate: name=b", "verifiers/b.sql": "-- headgate: key=a\nSELECT 1"},
@@ -321,6 +337,7 @@ func TestCodeIsWhatDecidesTheResult(t *testing.T) {
 		"file":         {codes(with(base, map[string]string{"models/p.py": "x"}), nil, py(same)), []string{"f"}},
 		"import":       {codes(with(base, map[string]string{"models/lib.py": "x"}), nil, py(same)), []string{"f"}},
 		"function":     {codes(base, nil, py(func(d *protocol.Declaration) { d.Function = "g" })), []string{"f"}},
+		"strategy":     {codes(base, nil, py(func(d *protocol.Declaration) { d.Strategy = "append" })), []string{"f"}},
 		"python":       {codes(base, nil, py(func(d *protocol.Declaration) { d.Python = "3.12" })), []string{"f"}},
 		"verifier":     {codes(with(base, map[string]string{"verifiers/v.sql": "FROM flights "}), nil, py(same)), []string{"verifier v"}},
 		"limits":       {codes(base, nil, py(func(d *protocol.Declaration) { d.Memory = "1GiB" })), nil},

@@ -97,9 +97,10 @@ func (b *builder) pythonFunction(f *code, d *protocol.Declaration, byPath map[st
 			b.problem(d.Path, d.Line, "%v", err)
 		}
 		b.checkKey(d.Path, d.Line, d.Key)
+		strategy := b.strategy(d.Path, d.Line, d.Strategy)
 		b.models = append(b.models, Model{
-			Name: d.Name, Path: d.Path, Line: d.Line, Kind: KindPython, Key: d.Key,
-			Strategy: b.strategy(d.Path, d.Line, d.Strategy), Declared: declared, Resources: limits,
+			Name: d.Name, Path: d.Path, Line: d.Line, Kind: KindPython, Key: d.Key, Strategy: strategy,
+			PartitionedBy: b.partitionedBy(d.Path, d.Line, strategy, d.PartitionedBy), Declared: declared, Resources: limits,
 		})
 		fn.model = len(b.models) - 1
 	case "expectation":

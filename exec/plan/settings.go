@@ -13,6 +13,8 @@ type header struct {
 	params []string
 	rest   map[string]string // strategy, memory, timeout
 	faults []fault
+
+	partitionedBy []string
 }
 
 type fault struct {
@@ -108,6 +110,8 @@ func (h *header) set(name string, values []string, list bool, line int, known []
 		h.key = values
 	case name == "params":
 		h.params = values
+	case name == "partitioned_by":
+		h.partitionedBy = values
 	case list:
 		h.fault(line, "setting %s takes one value, not a list", name)
 	case name == "name":

@@ -13,7 +13,7 @@ import (
 
 // Settings of SQL files.
 var (
-	modelSettings    = []string{"key", "memory", "name", "params", "strategy", "timeout"}
+	modelSettings    = []string{"key", "memory", "name", "params", "partitioned_by", "strategy", "timeout"}
 	verifierSettings = []string{"memory", "name", "timeout"}
 )
 
@@ -82,6 +82,10 @@ func (b *builder) sqlModel(f *code) Model {
 		b.problem(f.Path, line, "%v", err)
 	}
 	m.Strategy = b.strategy(f.Path, h.lines["strategy"], h.rest["strategy"])
+	m.PartitionedBy = b.partitionedBy(f.Path, h.lines["partitioned_by"], m.Strategy, h.partitionedBy)
+	if len(h.partitionedBy) > 0 && m.Strategy != StrategyOverwritePartitions {
+		b.problem(f.Path, h.lines["partitioned_by"], "partitioned_by has a meaning for strategy %s only, this one is %s", StrategyOverwritePartitions, m.Strategy)
+	}
 	b.checkKey(f.Path, h.lines["key"], m.Key)
 	m.Params = b.sqlParams(f.Path, h.lines["params"], h.params)
 	m.Resources = b.resources(f.Path, h.lines["memory"], h.rest["memory"], h.lines["timeout"], h.rest["timeout"])
@@ -121,12 +125,39 @@ func (b *builder) checkVerifierName(file string, line int, name string) {
 	}
 }
 
+var strategies = []string{StrategyReplace, StrategyAppend, StrategyOverwritePartitions, StrategyNone}
+
+// strategy returns the strategy that s names in any case; REPLACE if it is empty.
 func (b *builder) strategy(file string, line int, s string) string {
-	s = strings.ToUpper(s)
-	if s != "" && s != StrategyReplace {
-		b.problem(file, line, "strategy %s is not supported yet by this server; use %s", clip(s), StrategyReplace)
+	if s == "" {
+		return StrategyReplace
 	}
-	return StrategyReplace
+	s = strings.ToUpper(s)
+	if !slices.Contains(strategies, s) {
+		b.problem(file, line, "there is no strategy %s%s", clip(s), meantOr(s, strategies))
+		return StrategyReplace
+	}
+	return s
+}
+
+// partitionedBy checks the terms by which a strategy tells partitions apart. They
+// decide nothing for other strategies, so there they are no part of the model.
+func (b *builder) partitionedBy(file string, line int, strategy string, terms []string) []string {
+	if strategy != StrategyOverwritePartitions {
+		return nil
+	}
+	if len(terms) == 0 {
+		b.problem(file, line, "strategy %s needs partitioned_by: the columns, or year(...), month(...), day(...), hour(...) of them, that tell partitions apart", strategy)
+	}
+	for i, term := range terms {
+		if _, err := protocol.ParsePartition(term); err != nil {
+			b.problem(file, line, "partitioned_by: %v", err)
+		}
+		if slices.ContainsFunc(terms[:i], func(s string) bool { return strings.EqualFold(s, term) }) {
+			b.problem(file, line, "partitioned_by names %q twice", clip(term))
+		}
+	}
+	return terms
 }
 
 func (b *builder) checkKey(file string, line int, key []string) {

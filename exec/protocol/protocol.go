@@ -59,6 +59,13 @@ type Order struct {
 	FileFormat string   `json:"file_format,omitempty"` // "parquet", "csv", "json"
 	KeepOrder  bool     `json:"keep_order,omitempty"`  // keep the rows' order instead of the canonical one (source tables)
 
+	// What becomes of the result (OpModel, OpCut). With a Prior, the answer is the
+	// whole table that results. APPEND without a key reads no row of the prior:
+	// then only Prior's columns are given, and the answer is what follows them.
+	Strategy      string   `json:"strategy,omitempty"` // "APPEND" or "OVERWRITE_PARTITIONS"
+	Prior         *Table   `json:"prior,omitempty"`
+	PartitionedBy []string `json:"partitioned_by,omitempty"` // terms, see ParsePartition
+
 	// Python.
 	Sources  []Source `json:"sources,omitempty"`  // OpDeclare: the files to read declarations from
 	Path     string   `json:"path,omitempty"`     // OpPyModel, OpPyExpect: root directory of the lake's Python files
@@ -146,11 +153,13 @@ type Snapshot struct {
 }
 
 // Part is one Parquet file of a snapshot, in order. File is the name of the
-// file frame that carried it (or, for OpDescribe, the input path).
+// file frame that carried it, or the input path of a part that is there already:
+// one that OpDescribe found, or one of the order's Prior that stays as it is,
+// whose Rows and Stats are known and not repeated.
 type Part struct {
 	File  string        `json:"file"`
 	Rows  int64         `json:"rows"`
-	Stats []ColumnStats `json:"stats"` // one per column, in column order
+	Stats []ColumnStats `json:"stats,omitempty"` // one per column, in column order
 }
 
 // ColumnStats holds a part's bounds of one column. Min and Max are JSON values

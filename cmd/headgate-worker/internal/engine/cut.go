@@ -53,7 +53,7 @@ func (e *execution) cut(ctx context.Context) (*protocol.Answer, error) {
 	if err := e.store(ctx, query, columns, key, e.order.KeepOrder && len(key) == 0); err != nil {
 		return nil, fileError(err)
 	}
-	return e.sendParts(ctx, key)
+	return e.combine(ctx, key)
 }
 
 // raggedCSV explains why DuckDB took files for one column of text: it prefers that

@@ -104,7 +104,11 @@ func directories(order *protocol.Order, dir string) []string {
 	for _, f := range order.Files {
 		set[filepath.Dir(f)+"/"] = true
 	}
-	for _, t := range order.Inputs {
+	inputs := order.Inputs
+	if order.Prior != nil {
+		inputs = append(inputs[:len(inputs):len(inputs)], *order.Prior)
+	}
+	for _, t := range inputs {
 		for _, f := range t.Files {
 			set[filepath.Dir(f)+"/"] = true
 		}

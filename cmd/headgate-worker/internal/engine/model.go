@@ -35,7 +35,7 @@ func (e *execution) model(ctx context.Context) (*protocol.Answer, error) {
 	if err := e.store(ctx, query, columns, key, ordered); err != nil {
 		return nil, err
 	}
-	return e.sendParts(ctx, key)
+	return e.combine(ctx, key)
 }
 
 // userColumns binds the user's query and returns its columns as written.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/headgate/headgate/exec/protocol"
@@ -15,7 +16,10 @@ import (
 const partRows int64 = 1 << 20
 
 // rowsTable holds a result between its query and its parts.
-const rowsTable = `temp.main."rows to store"`
+const (
+	rowsName  = "rows to store"
+	rowsTable = `temp.main."` + rowsName + `"`
+)
 
 // partOptions of COPY: bytes depend on the rows and on DuckDB's version only.
 const partOptions = "FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 1048576"
@@ -41,55 +45,79 @@ func resolveKey(key []string, columns []protocol.Column) ([]string, error) {
 // sendParts cuts rowsTable into parts in its order, sends them, and describes
 // them. There is one part even without rows: it carries the schema to any reader.
 func (e *execution) sendParts(ctx context.Context, key []string) (*protocol.Answer, error) {
-	var total int64
-	if err := e.db.conn.QueryRowContext(ctx, "SELECT count(*) FROM "+rowsTable).Scan(&total); err != nil {
-		return nil, err
-	}
 	if err := e.checkKey(ctx, key); err != nil {
 		return nil, err
 	}
-	snapshot := &protocol.Snapshot{}
-	parts := max((total+e.partRows-1)/e.partRows, 1)
+	c := &cutter{execution: e}
+	if err := c.cut(ctx, rowsTable, "*", true); err != nil {
+		return nil, err
+	}
+	return c.answer(key), nil
+}
+
+// cutter sends tables of the database as parts of one snapshot, one after the other.
+type cutter struct {
+	*execution
+	sent     int // files so far
+	snapshot protocol.Snapshot
+	rows     int64
+}
+
+// cut sends the columns in list of a table, in the order of its rows. always
+// asks for a part even if there are no rows.
+func (c *cutter) cut(ctx context.Context, from, list string, always bool) error {
+	var total int64
+	if err := c.db.conn.QueryRowContext(ctx, "SELECT count(*) FROM "+from).Scan(&total); err != nil {
+		return err
+	}
+	parts := (total + c.partRows - 1) / c.partRows
+	if always {
+		parts = max(parts, 1)
+	}
 	for i := range parts {
-		name := fmt.Sprintf("part-%06d.parquet", i)
-		path := filepath.Join(e.dir, name)
-		slice := fmt.Sprintf("SELECT * FROM %s WHERE rowid >= %d AND rowid < %d", rowsTable, i*e.partRows, (i+1)*e.partRows)
-		rows, err := e.db.copyTo(ctx, slice, path, partOptions)
+		name := fmt.Sprintf("part-%06d.parquet", c.sent)
+		path := filepath.Join(c.dir, name)
+		slice := fmt.Sprintf("SELECT %s FROM %s WHERE rowid >= %d AND rowid < %d", list, from, i*c.partRows, (i+1)*c.partRows)
+		rows, err := c.db.copyTo(ctx, slice, path, partOptions)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		if want := min(e.partRows, total-i*e.partRows); rows != want {
-			return nil, fmt.Errorf("part %d has %d rows, want %d", i, rows, want)
+		if want := min(c.partRows, total-i*c.partRows); rows != want {
+			return fmt.Errorf("part %d has %d rows, want %d", i, rows, want)
 		}
-		if snapshot.Columns == nil {
+		if c.snapshot.Columns == nil {
 			// What a reader of the file sees, whatever the query's types were.
-			if snapshot.Columns, err = e.db.describeQuery(ctx, "SELECT * FROM "+parquet(path)); err != nil {
-				return nil, err
+			if c.snapshot.Columns, err = c.db.describeQuery(ctx, "SELECT * FROM "+parquet(path)); err != nil {
+				return err
 			}
 		}
 		// From the file too: a filter on bounds must hold for what readers read.
-		stats, err := e.db.stats(ctx, parquet(path), snapshot.Columns)
+		stats, err := c.db.stats(ctx, parquet(path), c.snapshot.Columns)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		if err := e.sendFile(name, path); err != nil {
-			return nil, err
+		if err := c.sendFile(name, path); err != nil {
+			return err
 		}
-		snapshot.Parts = append(snapshot.Parts, protocol.Part{File: name, Rows: rows, Stats: stats})
+		c.sent++
+		c.snapshot.Parts = append(c.snapshot.Parts, protocol.Part{File: name, Rows: rows, Stats: stats})
 		if parts > 1 {
-			if err := e.note("part %d of %d", i+1, parts); err != nil {
-				return nil, err
+			if err := c.note("part %d of %d", i+1, parts); err != nil {
+				return err
 			}
 		}
 	}
-	for i := range snapshot.Columns {
-		for _, k := range key {
-			if snapshot.Columns[i].Name == k {
-				snapshot.Columns[i].Nullable = false
-			}
+	c.rows += total
+	return nil
+}
+
+func (c *cutter) answer(key []string) *protocol.Answer {
+	for i := range c.snapshot.Columns {
+		if slices.Contains(key, c.snapshot.Columns[i].Name) {
+			c.snapshot.Columns[i].Nullable = false
 		}
 	}
-	return &protocol.Answer{Snapshot: snapshot, Rows: total}, nil
+	return &protocol.Answer{Snapshot: &c.snapshot, Rows: c.rows}
 }
 
 func parquet(paths ...string) string {

@@ -1,0 +1,198 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/headgate/headgate/exec/protocol"
+)
+
+// Strategies that a result can be combined with a prior table by.
+const (
+	strategyAppend    = "APPEND"
+	strategyOverwrite = "OVERWRITE_PARTITIONS"
+)
+
+// Tables that exist while a result is combined with its prior.
+const (
+	combinedTable   = "rows to combine" // becomes rowsTable, so it is named without its schema
+	remainingTable  = `temp.main."rows that remain"`
+	partitionsTable = `temp.main."partitions of the result"`
+)
+
+// combine makes a table of the prior and the result in rowsTable, as the order's
+// strategy says, and sends what of it is new.
+func (e *execution) combine(ctx context.Context, key []string) (*protocol.Answer, error) {
+	prior := e.order.Prior
+	if prior == nil {
+		return e.sendParts(ctx, key)
+	}
+	result, err := e.db.describeQuery(ctx, "SELECT * FROM "+rowsTable)
+	if err != nil {
+		return nil, err
+	}
+	if err := sameSchema(prior.Columns, result, e.order.Strategy); err != nil {
+		return nil, err
+	}
+	var terms []string // of the partitions that the result overwrites
+	switch e.order.Strategy {
+	case strategyAppend:
+	case strategyOverwrite:
+		if terms, err = partitionTerms(e.order.PartitionedBy, prior.Columns); err != nil {
+			return nil, err
+		}
+		list := make([]string, len(terms))
+		for i, t := range terms {
+			list[i] = fmt.Sprintf("%s AS p%d", t, i)
+		}
+		if err := e.db.exec(ctx, "CREATE TEMP TABLE "+partitionsTable+" AS SELECT DISTINCT "+strings.Join(list, ", ")+" FROM "+rowsTable+" AS prior"); err != nil {
+			return nil, err
+		}
+	default:
+		return nil, dataError("the worker does not know the strategy %q", e.order.Strategy)
+	}
+	if len(key) > 0 {
+		return e.combineKeyed(ctx, key, terms)
+	}
+	return e.combineParts(ctx, terms)
+}
+
+// combineKeyed sorts everything anew: rows go by the key, and it must be unique
+// over all of them.
+func (e *execution) combineKeyed(ctx context.Context, key, terms []string) (*protocol.Answer, error) {
+	list := identifiers(columnNames(e.order.Prior.Columns))
+	all := "SELECT " + list + " FROM " + rowsTable
+	if len(e.order.Prior.Files) > 0 {
+		all += "\nUNION ALL\nSELECT " + list + " FROM " + parquet(e.order.Prior.Files...) + " AS prior WHERE NOT " + overwritten(terms)
+	}
+	for _, s := range []string{
+		fmt.Sprintf("CREATE TEMP TABLE %s AS SELECT * FROM (%s) ORDER BY %s", identifier(combinedTable), all,
+			canonicalOrder(inKeyOrder(key, e.order.Prior.Columns))),
+		"DROP TABLE " + rowsTable,
+		"ALTER TABLE " + identifier(combinedTable) + " RENAME TO " + identifier(rowsName),
+	} {
+		if err := e.db.exec(ctx, s); err != nil {
+			return nil, fileError(err)
+		}
+	}
+	return e.sendParts(ctx, key)
+}
+
+// combineParts leaves the prior's parts as they are, but for those that have
+// rows of a partition that the result overwrites, and puts the result after them.
+func (e *execution) combineParts(ctx context.Context, terms []string) (*protocol.Answer, error) {
+	c := &cutter{execution: e}
+	c.snapshot.Columns = append(c.snapshot.Columns, e.order.Prior.Columns...)
+	list := identifiers(columnNames(e.order.Prior.Columns))
+	for _, file := range e.order.Prior.Files {
+		var rows, gone int64
+		count := "SELECT count(*), count(*) FILTER (WHERE hit) FROM (SELECT " + overwritten(terms) + " AS hit FROM " + parquet(file) + " AS prior)"
+		if err := e.db.conn.QueryRowContext(ctx, count).Scan(&rows, &gone); err != nil {
+			return nil, fileError(err)
+		}
+		switch gone {
+		case 0:
+			c.snapshot.Parts = append(c.snapshot.Parts, protocol.Part{File: file})
+			c.rows += rows
+			continue
+		case rows:
+			continue
+		}
+		// The join that leaves rows out promises no order, so the file's is kept by number.
+		remain := "CREATE OR REPLACE TEMP TABLE " + remainingTable + " AS SELECT " + list + " FROM (SELECT *, row_number() OVER () AS \"row of the part\" FROM " +
+			parquet(file) + ") AS prior WHERE NOT " + overwritten(terms) + ` ORDER BY prior."row of the part"`
+		if err := e.db.exec(ctx, remain); err != nil {
+			return nil, fileError(err)
+		}
+		if err := c.cut(ctx, remainingTable, "*", false); err != nil {
+			return nil, err
+		}
+	}
+	// Without rows there is nothing to add to a table that has parts.
+	if err := c.cut(ctx, rowsTable, list, len(e.order.Prior.Files) == 0 && e.order.Strategy != strategyAppend); err != nil {
+		return nil, err
+	}
+	for _, p := range c.snapshot.Parts {
+		for i, st := range p.Stats {
+			c.snapshot.Columns[i].Nullable = c.snapshot.Columns[i].Nullable || st.Nulls > 0
+		}
+	}
+	return c.answer(nil), nil
+}
+
+// overwritten is the condition that a row of "prior" is in a partition of the
+// result. NULL is a partition like any other.
+func overwritten(terms []string) string {
+	if len(terms) == 0 {
+		return "false"
+	}
+	equal := make([]string, len(terms))
+	for i, t := range terms {
+		equal[i] = fmt.Sprintf("o.p%d IS NOT DISTINCT FROM %s", i, t)
+	}
+	return "EXISTS (SELECT 1 FROM " + partitionsTable + " AS o WHERE " + strings.Join(equal, " AND ") + ")"
+}
+
+// partitionTerms returns the SQL of partitioned_by's terms, of a row of "prior".
+func partitionTerms(terms []string, columns []protocol.Column) ([]string, error) {
+	if len(terms) == 0 {
+		return nil, dataError("%s needs partitioned_by: which columns tell partitions apart", strategyOverwrite)
+	}
+	var list []string
+	for _, text := range terms {
+		p, err := protocol.ParsePartition(text)
+		if err != nil {
+			return nil, dataError("partitioned_by: %v", err)
+		}
+		at := -1
+		for i, c := range columns {
+			if strings.EqualFold(c.Name, p.Column) {
+				at = i
+			}
+		}
+		if at < 0 {
+			return nil, dataError("partitioned_by: column %q is not in the result, which has %s", p.Column, nameList(columnNames(columns)))
+		}
+		id := "prior." + identifier(columns[at].Name)
+		if p.Unit == "" {
+			list = append(list, id)
+			continue
+		}
+		if t := columns[at].Type; t != "DATE" && !strings.HasPrefix(t, "TIMESTAMP") {
+			return nil, dataError("partitioned_by: %s needs a date or a timestamp, column %q is %s", text, columns[at].Name, t)
+		}
+		list = append(list, "date_trunc("+literal(p.Unit)+", "+id+")")
+	}
+	return list, nil
+}
+
+// sameSchema refuses a result that does not fit the prior: columns go by name,
+// and each must be of the same type.
+func sameSchema(prior, result []protocol.Column, strategy string) error {
+	types := make(map[string]string, len(result))
+	for _, c := range result {
+		types[c.Name] = c.Type
+	}
+	var wrong []string
+	for _, c := range prior {
+		t, ok := types[c.Name]
+		switch {
+		case !ok:
+			wrong = append(wrong, fmt.Sprintf("column %q is missing", c.Name))
+		case t != c.Type:
+			wrong = append(wrong, fmt.Sprintf("column %q is %s, in the table it is %s", c.Name, shorten(t, 100), shorten(c.Type, 100)))
+		}
+		delete(types, c.Name)
+	}
+	for _, c := range result {
+		if _, extra := types[c.Name]; extra {
+			wrong = append(wrong, fmt.Sprintf("column %q is not in the table", c.Name))
+		}
+	}
+	if len(wrong) == 0 {
+		return nil
+	}
+	return dataError("the result does not fit the table that %s adds it to: %s; to change the columns, publish the whole table once with strategy REPLACE",
+		strategy, strings.Join(wrong, "; "))
+}
