@@ -1,0 +1,344 @@
+package pyenv
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+// Store keeps unpacked wheels and the environments composed of them, below one
+// directory:
+//
+//	wheels/<sha256>/   one wheel, unpacked
+//	envs/<digest>/     hard links to the files of its wheels
+//	locked/<digest>    empty: this locked environment was held against the index
+//	uv/                uv's cache
+//	tmp/               what is under way; emptied by Open
+//
+// What is in wheels and envs was renamed there whole and never changes. It is safe
+// for concurrent use by one process.
+type Store struct {
+	dir string
+	uv  *UV
+
+	mu     sync.Mutex
+	making map[string]*sync.Mutex // by what is made
+}
+
+// OpenStore opens or creates the store in dir, which must be on one file system,
+// and takes uv for what is not there yet. uv.Cache is set to be in the store.
+func OpenStore(dir string, uv *UV) (*Store, error) {
+	if err := os.RemoveAll(filepath.Join(dir, "tmp")); err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"", "wheels", "envs", "locked", "uv", "tmp"} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(path, 0o755); err != nil {
+			return nil, err
+		}
+		// Sandboxes read as nobody, whatever the umask of the server.
+		if err := os.Chmod(path, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	uv.Cache = filepath.Join(dir, "uv")
+	return &Store{dir: dir, uv: uv, making: make(map[string]*sync.Mutex)}, nil
+}
+
+// Resolve finds the wheels for a Spec; it downloads none of them.
+func (s *Store) Resolve(ctx context.Context, spec Spec) (*Environment, error) {
+	return s.uv.Resolve(ctx, spec)
+}
+
+// Ready returns the directory of an environment that is there and was found to be
+// what its Spec asks for; "" if it has to be made.
+func (s *Store) Ready(e *Environment) string {
+	dir := s.envDir(e)
+	if _, err := os.Stat(s.lockedFile(e)); err != nil {
+		return ""
+	}
+	if _, err := os.Stat(dir); err != nil {
+		return ""
+	}
+	return dir
+}
+
+func (s *Store) envDir(e *Environment) string { return filepath.Join(s.dir, "envs", e.Digest()) }
+
+// lockedFile is named by everything that was held against the index.
+func (s *Store) lockedFile(e *Environment) string {
+	l := &Lock{}
+	l.Put(e)
+	sum := sha256.Sum256(l.Encode())
+	return filepath.Join(s.dir, "locked", hex.EncodeToString(sum[:]))
+}
+
+// Made tells what Make did.
+type Made struct {
+	Dir    string
+	Wheels int   // fetched; the others were there
+	Bytes  int64 // downloaded
+}
+
+// Make returns the environment's directory. If it is not there it is made: the
+// index is asked for exactly the wheels of e, they are fetched, checked, unpacked
+// and composed.
+func (s *Store) Make(ctx context.Context, e *Environment) (Made, error) {
+	if dir := s.Ready(e); dir != "" {
+		return Made{Dir: dir}, nil
+	}
+	done := s.hold("env " + e.Digest())
+	defer done()
+	made := Made{Dir: s.envDir(e)}
+	if s.Ready(e) != "" {
+		return made, nil
+	}
+	for _, w := range e.Wheels {
+		_, _, t, err := parseName(w.File)
+		if err == nil {
+			err = t.runs(e.Spec)
+		}
+		if err != nil {
+			return made, refusef("wheel %s: %v", w.File, err)
+		}
+	}
+	at, err := s.uv.locate(ctx, e)
+	if err != nil {
+		return made, err
+	}
+	var mu sync.Mutex
+	fetching, gctx := errgroup.WithContext(ctx)
+	fetching.SetLimit(4)
+	for _, f := range at {
+		fetching.Go(func() error {
+			n, err := s.wheel(gctx, f)
+			mu.Lock()
+			defer mu.Unlock()
+			if n > 0 {
+				made.Wheels++
+				made.Bytes += n
+			}
+			return err
+		})
+	}
+	if err := fetching.Wait(); err != nil {
+		return made, err
+	}
+	if err := s.compose(e); err != nil {
+		return made, err
+	}
+	return made, os.WriteFile(s.lockedFile(e), nil, 0o644)
+}
+
+// hold gives the caller alone the right to make name, until it calls done.
+func (s *Store) hold(name string) (done func()) {
+	s.mu.Lock()
+	m := s.making[name]
+	if m == nil {
+		m = new(sync.Mutex)
+		s.making[name] = m
+	}
+	s.mu.Unlock()
+	m.Lock()
+	return m.Unlock
+}
+
+func (s *Store) wheelDir(w Wheel) string { return filepath.Join(s.dir, "wheels", w.SHA256) }
+
+// wheel makes sure that a wheel is unpacked, and returns how many bytes it had to fetch.
+func (s *Store) wheel(ctx context.Context, f found) (int64, error) {
+	done := s.hold("wheel " + f.SHA256)
+	defer done()
+	dir := s.wheelDir(f.Wheel)
+	if _, err := os.Stat(dir); err == nil {
+		return 0, nil
+	}
+	tmp, err := os.MkdirTemp(filepath.Join(s.dir, "tmp"), "wheel-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(tmp)
+	file := filepath.Join(tmp, "wheel")
+	n, err := fetch(ctx, f, file)
+	if err != nil {
+		return n, err
+	}
+	root := filepath.Join(tmp, "root")
+	if err := unpackFile(file, f.Package, root); err != nil {
+		var bad *Error
+		if errors.As(err, &bad) {
+			return n, refusef("wheel %s %s", f.File, bad.Text)
+		}
+		return n, fmt.Errorf("unpack %s: %w", f.File, err)
+	}
+	return n, s.publish(root, dir)
+}
+
+// publish makes root durable and visible as dir, which is not there.
+func (s *Store) publish(root, dir string) error {
+	// One flush of the file system costs less than one of each of a thousand files.
+	d, err := os.Open(root)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(unix.Syncfs(int(d.Fd())), d.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(root, dir); err != nil {
+		return err
+	}
+	parent, err := os.Open(filepath.Dir(dir))
+	if err != nil {
+		return err
+	}
+	return errors.Join(parent.Sync(), parent.Close())
+}
+
+func unpackFile(file, pkg, root string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if err := makeDir(root); err != nil {
+		return err
+	}
+	made := map[string]bool{root: true}
+	return unpack(f, info.Size(), pkg, wheelBounds, func(name string) (io.WriteCloser, error) {
+		path := filepath.Join(root, filepath.FromSlash(name))
+		if err := makeDirs(filepath.Dir(path), made); err != nil {
+			return nil, err
+		}
+		out, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o444)
+		if err != nil {
+			return nil, err
+		}
+		if err := out.Chmod(0o444); err != nil {
+			return nil, errors.Join(err, out.Close())
+		}
+		return out, nil
+	})
+}
+
+// makeDirs makes a directory and those above it up to one that is in made.
+func makeDirs(dir string, made map[string]bool) error {
+	if made[dir] {
+		return nil
+	}
+	if err := makeDirs(filepath.Dir(dir), made); err != nil {
+		return err
+	}
+	made[dir] = true
+	return makeDir(dir)
+}
+
+func makeDir(dir string) error {
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	return os.Chmod(dir, 0o755)
+}
+
+// compose links the files of all wheels into the environment's directory.
+func (s *Store) compose(e *Environment) error {
+	dir := s.envDir(e)
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	tmp, err := os.MkdirTemp(filepath.Join(s.dir, "tmp"), "env-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	root := filepath.Join(tmp, "root")
+	if err := makeDir(root); err != nil {
+		return err
+	}
+	made := map[string]bool{root: true}
+	from := make(map[string]string) // path -> package
+	for _, w := range e.Wheels {
+		top := s.wheelDir(w)
+		err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || path == top {
+				return err
+			}
+			rel, err := filepath.Rel(top, path)
+			if err != nil {
+				return err
+			}
+			to := filepath.Join(root, rel)
+			if d.IsDir() {
+				if owner := from[rel]; owner != "" {
+					return refusef("packages %s and %s cannot be in one environment: %q is a file of the one and a directory of the other", owner, w.Package, rel)
+				}
+				return makeDirs(to, made)
+			}
+			if made[to] {
+				return refusef("package %s cannot be in one environment with another: its file %q is a directory there", w.Package, rel)
+			}
+			if owner, there := from[rel]; there {
+				same, err := sameContent(path, to)
+				if err == nil && !same {
+					err = refusef("packages %s and %s cannot be in one environment: both have a file %q, with different content", owner, w.Package, rel)
+				}
+				return err
+			}
+			from[rel] = w.Package
+			return os.Link(path, to)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return s.publish(root, dir)
+}
+
+func sameContent(a, b string) (bool, error) {
+	sa, err := os.Stat(a)
+	if err != nil {
+		return false, err
+	}
+	sb, err := os.Stat(b)
+	if err != nil || sa.Size() != sb.Size() {
+		return false, err
+	}
+	fa, err := os.Open(a)
+	if err != nil {
+		return false, err
+	}
+	defer fa.Close()
+	fb, err := os.Open(b)
+	if err != nil {
+		return false, err
+	}
+	defer fb.Close()
+	pa, pb := make([]byte, 64<<10), make([]byte, 64<<10)
+	for {
+		n, err := io.ReadFull(fa, pa)
+		m, err2 := io.ReadFull(fb, pb)
+		if !bytes.Equal(pa[:n], pb[:m]) {
+			return false, nil
+		}
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return err2 == err, nil
+		}
+		if err = errors.Join(err, err2); err != nil {
+			return false, err
+		}
+	}
+}
