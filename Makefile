@@ -9,6 +9,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 CACHE   := .cache
 VENV    := $(CACHE)/venv
 PYTHON  := $(VENV)/bin/python
+UV      := $(VENV)/bin/uv
 
 # Compiled under the race detector is everything but gVisor (two minutes of
 # compiling for code that is not ours) and the end-to-end tests, which are programs.
@@ -67,7 +68,7 @@ lint: need-gcc need-g++ ## staticcheck, errcheck, formatting and the rules of te
 
 .PHONY: unit
 unit: build venv need-ssh need-ssh-keygen ## unit tests under the race detector, and those that start gVisor without it
-	go test -race $$(go list ./... | grep -vE '$(NO_RACE)')
+	HEADGATE_UV=$(CURDIR)/$(UV) go test -race $$(go list ./... | grep -vE '$(NO_RACE)')
 	$(AS_BUILT) go test ./cmd/headgate
 	HEADGATE_PYTHON=$(CURDIR)/$(PYTHON) go test ./exec/sandbox
 
