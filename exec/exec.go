@@ -6,6 +6,7 @@ package exec
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -42,15 +43,16 @@ type Environments struct {
 
 // Runtime runs functions. It is safe for concurrent use and shared by all runs.
 type Runtime struct {
-	boxes Sandboxes
-	env   Environments
-	log   *slog.Logger
-	slots chan struct{} // one per function that may run at a time
+	boxes  Sandboxes
+	env    Environments
+	log    *slog.Logger
+	budget Budget
+	sched  *scheduler
 }
 
-// New returns a runtime that runs at most parallel functions at a time.
-func New(boxes Sandboxes, env Environments, parallel int, log *slog.Logger) *Runtime {
-	return &Runtime{boxes: boxes, env: env, log: log, slots: make(chan struct{}, max(1, parallel))}
+// New returns a runtime whose functions keep to the budget together.
+func New(boxes Sandboxes, env Environments, budget Budget, log *slog.Logger) *Runtime {
+	return &Runtime{boxes: boxes, env: env, log: log, budget: budget, sched: newScheduler(budget)}
 }
 
 // Options of one session.
@@ -108,7 +110,7 @@ func (u *Usage) add(r *sandbox.Report) {
 // limits are at fault, and a run that needs it is rejected. Anything else that
 // Session returns means "could not run".
 type Failure struct {
-	Kind   string              // "error", "memory", "timeout", "output", "crash", "violation"
+	Kind   string              // "error", "memory", "timeout", "output", "crash", "limits", "violation"
 	Detail *protocol.UserError // set for "error"
 	Text   string              // one sentence for the user
 	Usage  Usage
@@ -167,16 +169,18 @@ func size(n int64) string {
 	return fmt.Sprintf("%d bytes", n)
 }
 
-// run waits for a slot and runs one job, adding to usage. A failure of the
-// program is a *Failure.
-func (rt *Runtime) run(ctx context.Context, job sandbox.Job, usage *Usage) (*protocol.Answer, error) {
-	select {
-	case rt.slots <- struct{}{}:
-		defer func() { <-rt.slots }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
+// run waits until the job fits in the budget and runs it, adding to usage. A
+// failure of the program is a *Failure.
+func (s *Session) run(ctx context.Context, job sandbox.Job, usage *Usage) (*protocol.Answer, error) {
+	release, err := s.rt.sched.acquire(ctx, s, amountOf(job.Limits))
+	if errors.Is(err, errTooLarge) {
+		return nil, s.rt.budget.tooLarge(job.Limits)
 	}
-	report, err := rt.boxes.Run(ctx, job)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	report, err := s.rt.boxes.Run(ctx, job)
 	if err != nil {
 		return nil, fmt.Errorf("sandbox: %w", err)
 	}

@@ -138,7 +138,7 @@ func (s *Session) pythonModel(ctx context.Context, m *plan.Model, args Arguments
 		return nil, err
 	}
 	s.stageCode(ctx, &job, m.Files)
-	if _, err := s.rt.run(ctx, job, u); err != nil {
+	if _, err := s.run(ctx, job, u); err != nil {
 		return nil, err
 	}
 	raw := filepath.Join(dir, "output.parquet")
@@ -194,7 +194,7 @@ func (s *Session) stageProjected(ctx context.Context, job *sandbox.Job, bound []
 		})
 		sub.Files = s.spool(raw)
 		s.stage(ctx, &sub, []Bound{b})
-		answer, err := s.rt.run(ctx, sub, u)
+		answer, err := s.run(ctx, sub, u)
 		if err != nil {
 			return fmt.Errorf("input %s: %w", b.Input.Table, err)
 		}
@@ -223,7 +223,7 @@ func (s *Session) cut(ctx context.Context, m *plan.Model, job sandbox.Job, prior
 	if prior != nil {
 		first = s.stagePrior(ctx, m, &job, prior, parts)
 	}
-	answer, err := s.rt.run(ctx, job, u)
+	answer, err := s.run(ctx, job, u)
 	if err != nil {
 		return nil, err
 	}

@@ -30,8 +30,11 @@ type Session struct {
 	pending map[Key]any
 }
 
-// Session starts a session on a store. cache may be nil.
+// Session starts a session on a store. cache may be nil. What functions are given
+// that ask for nothing is at most the whole budget; one that asks for more is refused.
 func (rt *Runtime) Session(store Store, cache *Cache, opt Options) *Session {
+	opt.Limits.CPUs = min(opt.Limits.CPUs, rt.budget.CPUs)
+	opt.Limits.Memory = min(opt.Limits.Memory, rt.budget.Memory)
 	return &Session{rt: rt, store: store, cache: cache, opt: opt, pending: make(map[Key]any)}
 }
 
@@ -134,7 +137,7 @@ func (s *Session) Declare(ctx context.Context, sources []protocol.Source) ([]pro
 // ask runs an order without inputs or files.
 func (s *Session) ask(ctx context.Context, kind sandbox.Kind, python string, order *protocol.Order) (*protocol.Answer, error) {
 	var u Usage
-	return s.rt.run(ctx, s.job(kind, python, s.opt.Limits, order), &u)
+	return s.run(ctx, s.job(kind, python, s.opt.Limits, order), &u)
 }
 
 func noFiles(name string, size int64, _ io.Reader) error {

@@ -119,7 +119,7 @@ func (s *Session) describe(ctx context.Context, parts []pushedPart) (*protocol.S
 	}
 	job.Order.Inputs = []protocol.Table{in}
 	var u Usage
-	answer, err := s.rt.run(ctx, job, &u)
+	answer, err := s.run(ctx, job, &u)
 	if f, ok := err.(*Failure); ok {
 		for inside, name := range names {
 			f.Text = strings.ReplaceAll(f.Text, inside, name)

@@ -119,7 +119,7 @@ func (s *Session) evaluate(ctx context.Context, group []Checked, ask []int, out 
 		}
 		s.stage(ctx, &job, bound)
 	}
-	answer, err := s.rt.run(ctx, job, u)
+	answer, err := s.run(ctx, job, u)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -135,6 +135,6 @@ func (s *Session) Query(ctx context.Context, sql string, bound []Bound, format s
 	}
 	s.stage(ctx, &job, bound)
 	var u Usage
-	_, err := s.rt.run(ctx, job, &u)
+	_, err := s.run(ctx, job, &u)
 	return err
 }

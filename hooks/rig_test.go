@@ -175,7 +175,7 @@ func newRig(t *testing.T) *rig {
 	log := slog.New(slog.DiscardHandler)
 	rt := exec.New(r.boxes, exec.Environments{Python: func(v string) (objects.OID, error) {
 		return objects.OID{}, &exec.NoInterpreterError{Version: v}
-	}}, 2, log)
+	}}, exec.Budget{CPUs: 2, Memory: 4 << 30}, log)
 	r.gate = New(Config{Runtime: rt, Signer: signer, TempDir: temp, Logger: log,
 		Ceiling: sandbox.Limits{Memory: 1 << 30, Output: 1 << 30, Timeout: time.Minute, CPUs: 1}})
 	if r.lakes, err = lake.OpenDirectory(filepath.Join(r.dir, "lakes"), log); err != nil {

@@ -189,7 +189,7 @@ func TestAppendCountsEachActionOnce(t *testing.T) {
 			},
 			"another server": func(rt *rapid.T) {
 				env := objects.OID{byte(rapid.IntRange(0, 3).Draw(rt, "env"))}
-				r.gate.cfg.Runtime = exec.New(r.boxes, exec.Environments{Worker: env}, 2, slog.New(slog.DiscardHandler))
+				r.gate.cfg.Runtime = exec.New(r.boxes, exec.Environments{Worker: env}, exec.Budget{CPUs: 2, Memory: 4 << 30}, slog.New(slog.DiscardHandler))
 				push(map[string]string{"README.md": "upgraded"})
 			},
 			"revert": func(rt *rapid.T) {

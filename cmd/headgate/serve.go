@@ -16,6 +16,8 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/goccy/go-yaml"
 	gossh "golang.org/x/crypto/ssh"
+
+	"github.com/headgate/headgate/exec"
 )
 
 type serveCmd struct {
@@ -26,6 +28,8 @@ type serveCmd struct {
 	Config         kong.ConfigFlag `help:"A YAML file with these flags as keys (data: ..., ssh-addr: ...). Flags win." placeholder:"FILE"`
 	Python         []string        `help:"An interpreter for Python models, with the packages that it has; may be given several times. By default those on PATH." type:"path" sep:"none" placeholder:"PATH"`
 	Warm           int             `help:"How many sandboxes of each kind wait started; -1 leaves it to the server." default:"-1" placeholder:"N"`
+	FunctionCPUs   float64         `help:"Processors that all functions together may use at a time; 0 is all." name:"function-cpus" default:"0" placeholder:"N"`
+	FunctionMemory string          `help:"Memory that all functions together may use at a time, such as 12GiB. By default three quarters of what the machine, or the server's cgroup, has." name:"function-memory" placeholder:"SIZE"`
 	DrainTimeout   time.Duration   `help:"How long runs under way may take to end after SIGTERM." default:"5m" placeholder:"DURATION"`
 	LogLevel       string          `help:"What goes to standard error: ${enum}." enum:"debug,info,warn,error" default:"info"`
 	workerFlag
@@ -55,6 +59,7 @@ type serveConfig struct {
 	Pythons        []string
 	Worker         string
 	Warm           int // of each kind; negative: the server's own choice
+	Budget         exec.Budget
 	DrainTimeout   time.Duration
 	LogLevel       string
 	Version        string
@@ -79,6 +84,9 @@ func (c *serveCmd) Run(ctx context.Context, std streams) error {
 		Data: c.Data, SSHAddr: c.SSHAddr, HTTPAddr: c.HTTPAddr, AuthorizedKeys: c.AuthorizedKeys, Pythons: c.Python,
 		Worker: worker, Warm: c.Warm, DrainTimeout: c.DrainTimeout, LogLevel: c.LogLevel,
 		Version: version, Banner: std.out, Log: std.err,
+	}
+	if cfg.Budget, err = functionBudget(c.FunctionCPUs, c.FunctionMemory, os.DirFS("/")); err != nil {
+		return err
 	}
 	if c.AuthorizedKeys == "" {
 		if cfg.Admins, err = ownKeys(); err != nil {

@@ -71,7 +71,7 @@ func runServe(ctx context.Context, cfg serveConfig) (err error) {
 	}
 	defer closing("close lakes", lakes.Close)
 	gate := hooks.New(hooks.Config{
-		Runtime: exec.New(boxes, env, runtime.NumCPU(), log), Signer: signer, Logger: log,
+		Runtime: exec.New(boxes, env, cfg.Budget, log), Signer: signer, Logger: log,
 		TempDir: filepath.Join(cfg.Data, "tmp"), Ceiling: ceiling,
 	})
 	if err := recoverRuns(ctx, gate, lakes); err != nil {
