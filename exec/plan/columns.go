@@ -40,6 +40,7 @@ func (b *builder) applyRules(tables []table.Table) {
 			}
 		}
 	}
+	b.notNull()
 	// A key that is claimed must be one: merges and diffs go by it. Derived tables
 	// have theirs checked while they are cut.
 	for _, name := range slices.Sorted(maps.Keys(keys)) {
@@ -51,6 +52,29 @@ func (b *builder) applyRules(tables []table.Table) {
 			Name: name + ":key", Path: path, Line: line, Kind: KindColumn,
 			Table: name, Inputs: []Input{{Table: name}}, SQL: keySQL(name, keys[name]),
 		})
+	}
+}
+
+// notNull makes a test of each column that a model's schema requires, unless the
+// policy has that test already.
+func (b *builder) notNull() {
+	for i := range b.models {
+		m := &b.models[i]
+		for _, column := range m.NotNull {
+			name := fmt.Sprintf("%s.%s:%s", m.Name, column, NotNull)
+			if slices.ContainsFunc(b.verify, func(v Verifier) bool { return strings.EqualFold(v.Name, name) }) {
+				continue
+			}
+			sql, err := columnSQL(m.Name, column, Test{Kind: NotNull})
+			if err != nil {
+				b.problem(m.Path, m.Line, "%v", err)
+				continue
+			}
+			b.verify = append(b.verify, Verifier{
+				Name: name, Path: m.Path, Line: m.Line, Kind: KindColumn, Table: m.Name, Column: column,
+				Inputs: []Input{{Table: m.Name}}, SQL: sql,
+			})
+		}
 	}
 }
 

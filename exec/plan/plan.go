@@ -68,6 +68,7 @@ type Declared struct {
 	Secrets    []Param           // of a model, in argument order; Name is the lake's name of the secret
 	Columns    []string          // exactly the columns that a model must return; nil: any
 	Types      map[string]string // of Columns that declare one, as DuckDB names it
+	NotNull    []string          // of Columns that a model must return without NULLs; each is a verifier too
 	Python     string            // version, "3.11"; "" for the default
 	Packages   map[string]string // normalised name -> version
 }
@@ -76,6 +77,8 @@ type Declared struct {
 type Resources struct {
 	Memory  int64 // bytes
 	Timeout time.Duration
+	CPUs    float64
+	Pids    int // processes and threads
 }
 
 // File is a file of the commit.

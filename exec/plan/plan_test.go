@@ -432,3 +432,32 @@ func TestEveryCycleIsNamed(t *testing.T) {
 		}
 	})
 }
+
+func TestWhatASchemaRequiresIsTested(t *testing.T) {
+	declared := protocol.Declaration{
+		Path: "models/p.py", Line: 4, Function: "f", Kind: "model", Name: "mart.f", Columns: []string{"day", "n"},
+		Types: map[string]string{"day": "DATE"}, NotNull: []string{"day", "n"}, CPUs: 0.5, Pids: 20,
+		Secrets: []protocol.DeclaredParam{{Param: "key", Name: "API_KEY"}},
+	}
+	schema := protocol.Declaration{Path: "models/p.py", Line: 1, Function: "S", Kind: "schema", Name: "S", Columns: []string{"day"}}
+	settings := &plan.Settings{File: "headgate.yaml", Tables: map[string]plan.Rules{
+		"mart.f": {Columns: map[string][]plan.Test{"n": {{Kind: plan.NotNull, Line: 7}}}},
+	}}
+	p := mustBuild(t, map[string]string{"models/p.py": ""}, settings, schema, declared)
+	equal(t, "models", modelNames(p), []string{"mart.f"})
+	m := p.Models[0]
+	if m.Types["day"] != "DATE" || m.CPUs != 0.5 || m.Pids != 20 || !slices.Equal(m.Secrets, []plan.Param{{Param: "key", Name: "API_KEY"}}) {
+		t.Errorf("model is %+v", m)
+	}
+	// The policy's own test of a column stays the only one of its name.
+	equal(t, "verifiers", verifierNames(p), []string{"mart.f.n:not_null", "mart.f.day:not_null"})
+	if v := p.Verifiers[1]; v.SQL != `SELECT * FROM "mart"."f" WHERE "day" IS NULL` || v.Path != "models/p.py" || v.Line != 4 {
+		t.Errorf("verifier is %+v", v)
+	}
+
+	declared.Kind, declared.NotNull = "expectation", nil
+	want := `models/p.py:4: expectation f takes secret "API_KEY"; secrets are for models`
+	if got := refused(t, map[string]string{"models/p.py": ""}, nil, declared); got != want {
+		t.Errorf("problems are %q, want %q", got, want)
+	}
+}

@@ -59,7 +59,7 @@ func (b *builder) pythonFiles(ctx context.Context, files []code) ([]function, er
 			// Some other program of the lake's owner.
 		case d.Error != nil:
 			b.problem(d.Path, max(1, d.Error.Line, d.Line), "%s", d.Error.Message)
-		case f.in() != "":
+		case f.in() != "" && d.Kind != "schema":
 			functions = append(functions, b.pythonFunction(f, &d, byPath)...)
 		}
 	}
@@ -70,8 +70,8 @@ var pythonVersion = regexp.MustCompile(`^3\.[0-9]{1,2}$`)
 
 func (b *builder) pythonFunction(f *code, d *protocol.Declaration, byPath map[string]*code) []function {
 	declared := Declared{
-		Function: d.Function, Columns: d.Columns, Python: d.Python, LocalFiles: slices.Sorted(slices.Values(d.LocalFiles)),
-		Files: []File{f.File}, Packages: b.packages(d),
+		Function: d.Function, Columns: d.Columns, Types: d.Types, NotNull: d.NotNull, Python: d.Python,
+		LocalFiles: slices.Sorted(slices.Values(d.LocalFiles)), Files: []File{f.File}, Packages: b.packages(d),
 	}
 	for _, local := range declared.LocalFiles {
 		declared.Files = append(declared.Files, byPath[local].File)
@@ -79,10 +79,14 @@ func (b *builder) pythonFunction(f *code, d *protocol.Declaration, byPath map[st
 	for _, p := range d.Params {
 		declared.Params = append(declared.Params, b.param(d.Path, d.Line, p.Param, p.Name))
 	}
+	for _, s := range d.Secrets {
+		declared.Secrets = append(declared.Secrets, Param{Param: s.Param, Name: s.Name})
+	}
 	if d.Python != "" && !pythonVersion.MatchString(d.Python) {
 		b.problem(d.Path, d.Line, "python version %q: want one such as \"3.11\"", clip(d.Python))
 	}
 	limits := b.resources(d.Path, d.Line, d.Memory, d.Line, d.Timeout)
+	limits.CPUs, limits.Pids = max(0, d.CPUs), max(0, d.Pids)
 	fn := function{model: -1, verify: -1, path: d.Path, line: d.Line}
 	for _, in := range d.Inputs {
 		fn.inputs = append(fn.inputs, Input{Table: in.Table, Param: in.Param, Columns: in.Columns, Filter: in.Filter})
@@ -108,6 +112,9 @@ func (b *builder) pythonFunction(f *code, d *protocol.Declaration, byPath map[st
 		if len(d.Params) > 0 {
 			b.problem(d.Path, d.Line, "expectation %s takes parameter %q; what holds of the data cannot depend on a push option",
 				d.Function, clip(d.Params[0].Name))
+		}
+		if len(d.Secrets) > 0 {
+			b.problem(d.Path, d.Line, "expectation %s takes secret %q; secrets are for models", d.Function, clip(d.Secrets[0].Name))
 		}
 		b.verify = append(b.verify, Verifier{
 			Name: d.Name, Path: d.Path, Line: d.Line, Kind: KindPython, Declared: declared, Resources: limits,

@@ -182,22 +182,26 @@ type Check struct {
 	Error      *UserError       `json:"error,omitempty"`   // it could not be evaluated
 }
 
-// Declaration is one decorated Python function, read from literals in the AST.
+// Declaration is one decorated Python function, or one schema class, read from
+// literals in the AST.
 type Declaration struct {
 	Path          string            `json:"path"`     // "models/enrich.py"
 	Line          int               `json:"line"`     // of the def
 	Function      string            `json:"function"` // its Python name
-	Kind          string            `json:"kind"`     // "model" or "expectation"
+	Kind          string            `json:"kind"`     // "model", "expectation", or "schema" for a class, which declares Columns only
 	Name          string            `json:"name"`     // table name of a model (default: the function's name)
 	Columns       []string          `json:"columns,omitempty"`
 	Key           []string          `json:"key,omitempty"`
 	Strategy      string            `json:"strategy,omitempty"`       // "REPLACE" (default), "APPEND", ...
 	PartitionedBy []string          `json:"partitioned_by,omitempty"` // for "OVERWRITE_PARTITIONS"
 	Types         map[string]string `json:"types,omitempty"`          // of Columns that declare one, as DuckDB names it
+	NotNull       []string          `json:"not_null,omitempty"`       // of Columns that have no NULL
 	Python        string            `json:"python,omitempty"`         // "3.11"
 	Packages      map[string]string `json:"packages,omitempty"`
 	Memory        string            `json:"memory,omitempty"`
 	Timeout       string            `json:"timeout,omitempty"`
+	CPUs          float64           `json:"cpus,omitempty"`
+	Pids          int               `json:"pids,omitempty"`
 	Inputs        []DeclaredInput   `json:"inputs,omitempty"`
 	Params        []DeclaredParam   `json:"params,omitempty"`
 	Secrets       []DeclaredParam   `json:"secrets,omitempty"`     // default arguments headgate.Secret(...)
