@@ -73,8 +73,18 @@ unit: build venv need-ssh need-ssh-keygen ## unit tests under the race detector,
 	HEADGATE_PYTHON=$(CURDIR)/$(PYTHON) go test ./exec/sandbox
 
 .PHONY: python
-python: venv ## tests of the Python SDK
+python: venv lint-venv ## types and tests of the Python SDK
+	cd sdk/python && $(CURDIR)/$(CACHE)/lint/bin/mypy
 	cd sdk/python && $(CURDIR)/$(PYTHON) -m unittest discover -s tests -t .
+
+# Apart from the environment that sandboxes borrow: what they find there is part of a result.
+.PHONY: lint-venv
+lint-venv: $(CACHE)/lint/.ready
+$(CACHE)/lint/.ready: test/lint-requirements.txt | need-python3
+	rm -rf $(CACHE)/lint
+	python3 -m venv $(CACHE)/lint
+	$(CACHE)/lint/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
 
 .PHONY: e2e
 e2e: build venv need-git need-ssh ## end-to-end scripts: the built server, real git and ssh, gVisor. RUN=name picks one

@@ -22,15 +22,65 @@ with tables of one's own. This module imports nothing but the standard library.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Optional, Sequence, TypeVar, Union, overload
+from typing import Any as _Any
+
+from ._declarations import (
+    Declaration,
+    Model,
+    Parameter,
+    Secret,
+    declaration,
+    expectation,
+    inputs,
+    model,
+    python,
+    resources,
+)
+from ._schema import (
+    AnyType,
+    Binary,
+    Bool,
+    Date32,
+    Date64,
+    FieldType,
+    Float64,
+    Int32,
+    Int64,
+    String,
+    TableField,
+    TableSchema,
+    TimestampMicro,
+    TimestampMicroUTC,
+    TimestampNano,
+    TimestampNanoUTC,
+)
+
+Any = AnyType
 
 __all__ = [
+    "Any",
+    "Binary",
+    "Bool",
+    "Date32",
+    "Date64",
     "Declaration",
+    "FieldType",
+    "Float64",
+    "Int32",
+    "Int64",
     "Model",
     "Parameter",
+    "Secret",
+    "String",
+    "TableField",
+    "TableSchema",
+    "TimestampMicro",
+    "TimestampMicroUTC",
+    "TimestampNano",
+    "TimestampNanoUTC",
     "declaration",
     "expectation",
+    "inputs",
     "model",
     "python",
     "resources",
@@ -38,135 +88,8 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_F = TypeVar("_F", bound=Callable[..., Any])
 
-
-@dataclass(frozen=True)
-class Model:
-    """An input table, given as the default of a function's argument.
-
-    columns reads only those columns, in that order; filter is a SQL boolean
-    expression over the table's columns, applied before the function sees it.
-    In an expectation, ``base.<table>`` is the table as it was before the push.
-    """
-
-    name: str
-    columns: Optional[Sequence[str]] = None
-    filter: Optional[str] = None
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A value given with the push (``git push -o param.<name>=<value>``).
-
-    A push without the value is refused.
-    """
-
-    name: str
-
-
-@dataclass
-class Declaration:
-    """What the decorators of one function say; see :func:`declaration`."""
-
-    kind: Optional[str] = None  # "model" or "expectation"
-    name: Optional[str] = None
-    columns: Optional[Sequence[str]] = None
-    key: Optional[Sequence[str]] = None
-    materialization_strategy: str = "REPLACE"
-    python: Optional[str] = None
-    pip: Dict[str, str] = field(default_factory=dict)
-    memory: Union[str, int, None] = None
-    timeout: Union[str, int, None] = None
-
-
-def declaration(function: Callable[..., Any]) -> Optional[Declaration]:
-    """Return what the decorators of function say, or None if it has none."""
-    found = getattr(function, "__headgate__", None)
-    return found if isinstance(found, Declaration) else None
-
-
-def _keep(function: _F, **settings: Any) -> _F:
-    kept = declaration(function)
-    if kept is None:
-        kept = Declaration()
-        function.__headgate__ = kept  # type: ignore[attr-defined]
-    if settings.get("kind") and kept.kind:
-        raise TypeError(f"{function.__name__} is already declared as {kept.kind}")
-    for name, value in settings.items():
-        setattr(kept, name, value)
-    return function
-
-
-@overload
-def model(name: _F) -> _F: ...
-@overload
-def model(
-    name: Optional[str] = ...,
-    columns: Optional[Sequence[str]] = ...,
-    *,
-    key: Optional[Sequence[str]] = ...,
-    materialization_strategy: Optional[str] = ...,
-) -> Callable[[_F], _F]: ...
-
-
-def model(
-    name: Any = None,
-    columns: Optional[Sequence[str]] = None,
-    *,
-    key: Optional[Sequence[str]] = None,
-    materialization_strategy: Optional[str] = None,
-) -> Any:
-    """Declare a function as the model of one table.
-
-    name is the table ("daily_delay", "mart.daily_delay"; default: the
-    function's name). columns, if given, are exactly the columns it must return.
-    key names the columns that identify a row: unique and not null.
-    """
-    if callable(name):
-        return _keep(name, kind="model", name=name.__name__)
-
-    def decorate(function: _F) -> _F:
-        return _keep(
-            function,
-            kind="model",
-            name=name or function.__name__,
-            columns=columns,
-            key=key,
-            materialization_strategy=materialization_strategy or "REPLACE",
-        )
-
-    return decorate
-
-
-@overload
-def expectation(name: _F) -> _F: ...
-@overload
-def expectation(name: Optional[str] = ...) -> Callable[[_F], _F]: ...
-
-
-def expectation(name: Any = None) -> Any:
-    """Declare a function as a verifier.
-
-    It passes by returning True (or None), and fails by returning False or by a
-    failing ``assert``, whose message is shown to whoever pushed.
-    """
-    if callable(name):
-        return _keep(name, kind="expectation", name=name.__name__)
-
-    def decorate(function: _F) -> _F:
-        return _keep(function, kind="expectation", name=name or function.__name__)
-
-    return decorate
-
-
-def python(version: Optional[str] = None, pip: Optional[Dict[str, str]] = None) -> Callable[[_F], _F]:
-    """Declare the Python version ("3.11") and packages ({"pandas": "2.2.2"}) of a function."""
-    return lambda function: _keep(function, python=version, pip=dict(pip or {}))
-
-
-def resources(
-    memory: Union[str, int, None] = None, timeout: Union[str, int, None] = None
-) -> Callable[[_F], _F]:
-    """Declare a function's limits: memory ("2GiB", or bytes) and timeout ("5m", or seconds)."""
-    return lambda function: _keep(function, memory=memory, timeout=timeout)
+def __getattr__(name: str) -> _Any:
+    if name == "Client":
+        raise AttributeError("headgate has no Client: a function has no network, and outside of one git is the client")
+    raise AttributeError(f"module 'headgate' has no attribute {name!r}")

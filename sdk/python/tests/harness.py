@@ -59,7 +59,7 @@ class Case(unittest.TestCase):
         with open(full, "w") as out:
             out.write(text)
 
-    def order(self, order, preamble=None):
+    def order(self, order, preamble=None, timeout=120):
         argv = [sys.executable, "-m", "headgate._sandbox"]
         if preamble:
             argv = [sys.executable, "-c", f"{preamble}\nimport headgate._sandbox.__main__ as m; m.main()"]
@@ -68,7 +68,7 @@ class Case(unittest.TestCase):
             input=json.dumps(order).encode(),
             capture_output=True,
             env={**os.environ, "PYTHONPATH": SDK, "PYTHONDONTWRITEBYTECODE": "1"},
-            timeout=120,
+            timeout=timeout,
             cwd=self._dir.name,
         )
         reply = Reply(done.stdout, done.stderr)

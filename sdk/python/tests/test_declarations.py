@@ -3,6 +3,7 @@
 import ast
 import textwrap
 import unittest
+from typing import Annotated  # noqa: F401  (named in an annotation)
 
 import headgate
 from headgate._sandbox.declare import declare
@@ -42,6 +43,22 @@ class Decorators(unittest.TestCase):
             return True
 
         self.assertEqual((headgate.declaration(a).name, headgate.declaration(b).kind), ("a", "expectation"))
+
+    def test_they_refuse_what_the_server_refuses(self):
+        for wrong in (
+            lambda: headgate.model(internet_access=True),
+            lambda: headgate.model(cache_strategy="NONE"),
+            lambda: headgate.resources(memory_swap="1G"),
+            lambda: headgate.Model("t", ref="main"),
+        ):
+            with self.assertRaisesRegex(TypeError, "is not supported: "):
+                wrong()
+
+    def test_inputs_are_found_in_defaults_and_annotations(self):
+        def f(a=headgate.Model("a"), b: "Annotated[int, headgate.Parameter('b')]" = None, c=3, d=headgate.Secret("D")): ...
+
+        found = headgate.inputs(f)
+        self.assertEqual([(k, v.name) for k, v in found.items()], [("a", "a"), ("b", "b"), ("d", "D")])
 
     def test_a_plain_function_has_no_declaration(self):
         self.assertIsNone(headgate.declaration(len))
@@ -85,6 +102,30 @@ class Static(unittest.TestCase):
             ],
         )  # fmt: skip
 
+    def test_types_strategies_limits_and_secrets(self):
+        (found,) = read(
+            models__m='''
+            import headgate
+
+            @headgate.model(columns={"day": "DATE", "n": None}, materialization_strategy="overwrite_partitions",
+                            partitioned_by="hour(ts), location", cache_strategy="DEFAULT", internet_access=False)
+            @headgate.resources(cpus=0.5, pids=20)
+            def m(key=headgate.Secret("API_KEY"), p=headgate.Parameter(param_name="p")):
+                pass
+            '''
+        )
+        self.assertEqual(found, {
+            "path": "models/m.py", "line": 7, "function": "m", "kind": "model", "name": "m", "columns": ["day", "n"],
+            "types": {"day": "DATE"}, "strategy": "OVERWRITE_PARTITIONS", "partitioned_by": ["hour(ts)", "location"],
+            "cpus": 0.5, "pids": 20, "params": [{"param": "p", "name": "p"}], "secrets": [{"param": "key", "name": "API_KEY"}],
+        })  # fmt: skip
+
+    def test_without_a_strategy_the_server_decides(self):
+        (found,) = read(models__m="import headgate\n@headgate.model()\ndef m(): pass")
+        self.assertNotIn("strategy", found)
+        (found,) = read(models__m="import headgate\n@headgate.model(materialize=False)\ndef m(): pass")
+        self.assertEqual(found["strategy"], "NONE")
+
     def test_problems_have_lines(self):
         m = "import headgate\n"
         cases = {
@@ -93,7 +134,7 @@ class Static(unittest.TestCase):
             "@headgate.modle()\ndef f(): pass": (2, "headgate has no decorator 'modle' (did you mean 'model'?)"),
             "@headgate.model(columns='abc')\ndef f(): pass": (2, "@model: columns must be a list of column names, not 'abc'"),
             "@headgate.model(key=['a', 'a'])\ndef f(): pass": (2, "@model: key must be a list without repetitions, not ['a', 'a']"),
-            "@headgate.model()\ndef f(a): pass": (3, 'argument a needs a default: headgate.Model("table") or headgate.Parameter("name")'),
+            "@headgate.model()\ndef f(a): pass": (3, 'argument a needs a default: headgate.Model("table"), headgate.Parameter("name") or headgate.Secret("NAME")'),
             "@headgate.model()\ndef f(a=headgate.Model()): pass": (3, "Model(...) of argument a needs a name"),
             "@headgate.model()\ndef f(a=headgate.Modle('x')): pass": (3, "headgate has no input 'Modle' (did you mean 'Model'?)"),
             "@headgate.model()\ndef f(*a): pass": (3, "argument *a cannot be an input; name the inputs"),
@@ -104,6 +145,17 @@ class Static(unittest.TestCase):
             "def g():\n  @headgate.model()\n  def f(): pass": (4, "function f is not at the top level of the file, so it cannot be found"),
             "@headgate.model()\nclass F: pass": (3, "class F cannot be a model or an expectation; decorate a function"),
             "def f(): pass\n@headgate.model()\ndef f(): pass": (4, "function f is defined a second time (first on line 2)"),
+            "@headgate.model(columns={'a': 1})\ndef f(): pass": (2, "@model: columns must be a dict of column names to types such as {\"day\": \"DATE\"}, not {'a': 1}"),
+            "@headgate.model(materialization_strategy='VIEW')\ndef f(): pass": (2, "@model: materialization_strategy must be one of NONE, REPLACE, APPEND, OVERWRITE_PARTITIONS, not 'VIEW'"),
+            "@headgate.model(partitioned_by='bucket(16, id)')\ndef f(): pass": (2, "@model: partitioned_by must be columns, or year, month, day or hour of one, such as \"hour(ts), location\", not 'bucket(16, id)'"),
+            "@headgate.model()\n@headgate.python('3.11', pip={'bauplan': '1'})\ndef f(): pass": (3, "@python: pip must be without 'bauplan', which is the package headgate and always there, not {'bauplan': '1'}"),
+            "@headgate.model()\n@headgate.resources(cpus=0)\ndef f(): pass": (3, "@resources: cpus must be a number such as 0.5 or 2, not 0"),
+            "@headgate.model()\ndef f(s=headgate.Secret()): pass": (3, "Secret(...) of argument s needs a name"),
+            "@headgate.model(internet_access=True)\ndef f(): pass": (2, "@model: internet_access is not supported: functions have no network; bring what the model would fetch into a source table"),
+            "@headgate.model(cache_strategy='NONE')\ndef f(): pass": (2, "@model: cache_strategy is not supported: results are kept by content (code, inputs, environment, parameters), so there is no strategy NONE: a push with -o no-cache runs everything again"),
+            "@headgate.model(overwrite_filter='a > 1')\ndef f(): pass": (2, "@model: overwrite_filter is not supported: OVERWRITE_PARTITIONS replaces the partitions (values of partitioned_by) that occur in what the model returns, so it takes no filter"),
+            "@headgate.model()\ndef f(t=headgate.Model('t', connector='dremio')): pass": (3, "Model(...) of argument t: connector is not supported: inputs are tables of the lake; there are no connectors to other engines: import the data with `headgate import`"),
+            "@headgate.model()\n@headgate.extras('ai')\ndef f(): pass": (3, "@extras is not supported: it installs parts of the package bauplan, which is not used here; declare packages by @python(pip={...})"),
             "@headgate.model()\nasync def f(): pass": (3, "function f is async; declare an ordinary function"),
         }  # fmt: skip
         for text, want in cases.items():

@@ -3,9 +3,11 @@
 import importlib
 import json
 import os
+import random
 import sys
 from typing import Any, Dict
 
+from .. import _alias
 from . import declare, errors, run
 from .frames import Frames
 
@@ -14,16 +16,27 @@ def main() -> None:
     frames = Frames.take_stdout()
     _warm()
     order = json.loads(sys.stdin.buffer.read())
+    errors.mask((order.get("secrets") or {}).values())
+    # The same numbers at every run, so that a model that draws some can be replayed.
+    random.seed(0)
+    _alias.install()
     # A function that reads its standard input finds it empty, rather than shared.
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
     answer = _answer(order, frames)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    frames.answer(answer)
+    _flush()
+    frames.answer(errors.masked(answer))
     # Threads that the function left behind must not keep the sandbox alive.
     os._exit(0)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BaseException:
+            pass  # the function may have put anything there
 
 
 def _warm() -> None:

@@ -2,38 +2,52 @@
 
 import ast
 import difflib
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
+from .. import _declarations as said
+from .._schema import FIELD_TYPES
 from .errors import UserError
-from .modules import Tree, parent, unimportable
+from .modules import unimportable
+from .names import PACKAGES, spelled_out
+from .schemas import Schema, Schemas
+from .sources import Sources
 
 _DECORATORS: Dict[str, Tuple[str, ...]] = {
     # positional parameters first, in order
-    "model": ("name", "columns", "key", "materialization_strategy"),
+    "model": (
+        "name", "columns", "key", "materialization_strategy", "partitioned_by", "cache_strategy", "materialize",
+        *said.REFUSED["model"],
+    ),
     "expectation": ("name",),
     "python": ("version", "pip"),
-    "resources": ("memory", "timeout"),
+    "resources": ("memory", "timeout", "cpus", "pids", *said.REFUSED["resources"]),
+}  # fmt: skip
+_INPUTS: Dict[str, Tuple[str, ...]] = {
+    "Model": ("name", "columns", "filter", "projection_schema", *said.REFUSED["Model"]),
+    "Parameter": ("name", "param_name"),
+    "Secret": ("name",),
 }
-_POSITIONAL = {"model": 2, "expectation": 1, "python": 2, "resources": 2}
-_INPUTS: Dict[str, Tuple[str, ...]] = {"Model": ("name", "columns", "filter"), "Parameter": ("name",)}
+_POSITIONAL = {"model": 2, "expectation": 1, "python": 2, "resources": 4, "Model": 3, "Parameter": 1, "Secret": 1}
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_EXPORTED = frozenset((*_DECORATORS, *_INPUTS, *FIELD_TYPES, "TableField", "TableSchema"))
+_TRANSFORMS = ("year", "month", "day", "hour")
 
 
 def declare(sources: Sequence[Dict[str, str]]) -> List[Dict[str, Any]]:
-    """Return a Declaration for each decorated function, and one with an error for each problem."""
-    texts = {source["path"]: source["text"] for source in sources}
-    imports = _Imports(texts)
+    """Return a Declaration for each decorated function and schema class, and one with an error for each problem."""
+    files = Sources({source["path"]: source["text"] for source in sources})
+    schemas = Schemas(files, _EXPORTED)
     found: List[Dict[str, Any]] = []
-    for path in sorted(texts):
-        tree, error = imports.parsed(path)
-        if error is not None:
-            found.append(_failed(path, error))
+    for path in sorted(files.texts):
+        tree, error = files.parsed(path)
+        if tree is None:
+            found.append(_failed(path, error or UserError("declaration", "cannot be read")))
             continue
-        reader = _File(path, tree)
+        reader = _File(path, tree, files, schemas)
         reader.read()
         for declaration in reader.found:
-            if "error" not in declaration:
-                local = imports.of(path)
+            if "error" not in declaration and declaration["kind"] != "schema":
+                local = files.imported_by(path)
                 if local:
                     declaration["local_files"] = local
         found.extend(reader.found)
@@ -44,110 +58,30 @@ def _failed(path: str, error: UserError, function: str = "") -> Dict[str, Any]:
     return {"path": path, "line": error.line, "function": function, "kind": "", "name": "", "error": error.to_json()}
 
 
-def _parse(path: str, text: str) -> Tuple[Optional[ast.Module], Optional[UserError]]:
-    try:
-        return ast.parse(text, filename=path), None
-    except SyntaxError as exc:
-        message = f"{type(exc).__name__}: {exc.msg}"
-        near = (exc.text or "").strip()
-        if near:
-            message += f" in {near[:80]!r}"
-        return None, UserError("declaration", message, path, exc.lineno or 1)
-    except ValueError as exc:
-        return None, UserError("declaration", f"cannot be read as Python: {exc}", path, 1)
-    except (RecursionError, MemoryError):
-        return None, UserError("declaration", "is nested too deeply to be read as Python", path, 1)
+class _Arguments(NamedTuple):
+    """What the arguments of a function are given."""
 
-
-class _Imports:
-    """Which of the sources each one imports, transitively."""
-
-    def __init__(self, texts: Dict[str, str]) -> None:
-        self._texts = texts
-        self._tree = Tree(list(texts))
-        self._parsed: Dict[str, Tuple[Optional[ast.Module], Optional[UserError]]] = {}
-        self._names: Dict[str, List[Tuple[int, List[str]]]] = {}
-
-    def parsed(self, path: str) -> Tuple[Optional[ast.Module], Optional[UserError]]:
-        if path not in self._parsed:
-            self._parsed[path] = _parse(path, self._texts[path])
-        return self._parsed[path]
-
-    def of(self, entry: str) -> List[str]:
-        """Return the other sources that a run of entry loads, sorted."""
-        seen = {entry}
-        todo = [entry]
-        # The packages above the entry file are imported with it.
-        directory = parent(entry)
-        while directory:
-            init = f"{directory}/__init__.py"
-            if init in self._texts and init not in seen:
-                seen.add(init)
-                todo.append(init)
-            directory = parent(directory)
-        while todo:
-            path = todo.pop()
-            for level, dotted in self._imported(path):
-                if level:
-                    base = parent(path)
-                    for _ in range(level - 1):
-                        base = parent(base)
-                    reached = self._tree.resolve_below(base, dotted)
-                else:
-                    reached = self._tree.resolve(entry, dotted)
-                for other in reached:
-                    if other not in seen:
-                        seen.add(other)
-                        todo.append(other)
-        return sorted(seen - {entry})
-
-    def _imported(self, path: str) -> List[Tuple[int, List[str]]]:
-        if path not in self._names:
-            tree, _ = self.parsed(path)
-            self._names[path] = list(_imports_in(tree)) if tree is not None else []
-        return self._names[path]
-
-
-def _imports_in(tree: ast.Module) -> Iterator[Tuple[int, List[str]]]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield 0, alias.name.split(".")
-        elif isinstance(node, ast.ImportFrom):
-            dotted = node.module.split(".") if node.module else []
-            for alias in node.names:
-                # "from a import b": b may be a module of a, or a name in it.
-                if dotted or alias.name != "*":
-                    yield node.level, dotted if alias.name == "*" else [*dotted, alias.name]
-            if node.level and not dotted:
-                yield node.level, []
-        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-            name = node.args[0].value
-            if _called(node.func) in ("import_module", "__import__") and isinstance(name, str):
-                if name and not name.startswith("."):
-                    yield 0, name.split(".")
-
-
-def _called(func: ast.expr) -> str:
-    if isinstance(func, ast.Attribute):
-        return func.attr
-    return func.id if isinstance(func, ast.Name) else ""
+    inputs: List[Dict[str, Any]]
+    params: List[Dict[str, Any]]
+    secrets: List[Dict[str, Any]]
 
 
 class _File:
     """Reads the declarations of one parsed file into found."""
 
-    def __init__(self, path: str, tree: ast.Module) -> None:
+    def __init__(self, path: str, tree: ast.Module, files: Sources, schemas: Schemas) -> None:
         self._path = path
         self._tree = tree
-        self._modules: set = set()  # local names of the headgate module
-        self._names: Dict[str, str] = {}  # local name -> headgate's name
+        self._files = files
+        self._schemas = schemas
+        self._names = schemas.names(path)
         self.found: List[Dict[str, Any]] = []
 
     def read(self) -> None:
-        self._find_names()
-        if not self._modules and not self._names:
+        if not self._names:
             return
+        for schema in self._schemas.of(self._path).values():
+            self._schema(schema)
         top: Dict[str, int] = {}
         for node in self._tree.body:
             if isinstance(node, _FUNCTIONS):
@@ -157,95 +91,105 @@ class _File:
                     self._function(node)
                 top.setdefault(node.name, node.lineno)
         direct = {id(node) for node in self._tree.body}
-        for node in ast.walk(self._tree):
-            if isinstance(node, _FUNCTIONS) and id(node) not in direct and self._is_declared(node):
-                self._problem(node, f"function {node.name} is not at the top level of the file, so it cannot be found")
-            elif isinstance(node, ast.ClassDef) and self._is_declared(node):
-                self._problem(node, f"class {node.name} cannot be a model or an expectation; decorate a function")
+        for inner in ast.walk(self._tree):
+            if isinstance(inner, _FUNCTIONS) and id(inner) not in direct and self._is_declared(inner):
+                self._problem(inner, f"function {inner.name} is not at the top level of the file, so it cannot be found")
+            elif isinstance(inner, ast.ClassDef) and self._is_declared(inner):
+                self._problem(inner, f"class {inner.name} cannot be a model or an expectation; decorate a function")
         self.found.sort(key=lambda declaration: declaration["line"])
 
-    def _find_names(self) -> None:
-        for node in ast.walk(self._tree):
-            if isinstance(node, ast.Import):
-                for alias in node.names:
-                    if alias.name == "headgate":
-                        self._modules.add(alias.asname or "headgate")
-            elif isinstance(node, ast.ImportFrom) and node.module == "headgate" and not node.level:
-                for alias in node.names:
-                    if alias.name == "*":
-                        self._names.update({name: name for name in (*_DECORATORS, *_INPUTS)})
-                    else:
-                        self._names[alias.asname or alias.name] = alias.name
-
-    def _headgate(self, node: ast.expr) -> str:
-        """Return headgate's name for what node refers to, or ""."""
-        if isinstance(node, ast.Name):
-            return self._names.get(node.id, "")
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in self._modules:
-            return node.attr
-        return ""
-
     def _is_declared(self, node: Any) -> bool:
-        return any(self._headgate(d.func if isinstance(d, ast.Call) else d) for d in node.decorator_list)
+        return any(self._names.headgate(d.func if isinstance(d, ast.Call) else d) for d in node.decorator_list)
 
     def _problem(self, node: Any, message: str, function: str = "") -> None:
         error = UserError("declaration", message, self._path, node.lineno)
         self.found.append(_failed(self._path, error, function or getattr(node, "name", "")))
 
+    def _schema(self, schema: Schema) -> None:
+        for line, message in schema.problems:
+            self.found.append(_failed(self._path, UserError("declaration", message, self._path, line), schema.name))
+        if not schema.problems:
+            declared = {
+                "path": self._path, "line": schema.line, "function": schema.name, "kind": "schema", "name": schema.name,
+                "columns": schema.columns(), "types": schema.types(), "not_null": schema.required(),
+            }  # fmt: skip
+            self.found.append({name: value for name, value in declared.items() if value})
+
     def _function(self, node: Any) -> None:
         before = len(self.found)
-        said: Dict[str, Dict[str, Any]] = {}
+        given: Dict[str, Dict[str, Any]] = {}
         for decorator in node.decorator_list:
-            self._decorator(node, decorator, said)
-        kinds = [kind for kind in ("model", "expectation") if kind in said]
+            self._decorator(node, decorator, given)
+        kinds = [kind for kind in ("model", "expectation") if kind in given]
         if len(kinds) == 2:
             self._problem(node, f"function {node.name} is declared both as a model and as an expectation")
         elif not kinds and len(self.found) == before:
-            self._problem(node, f"function {node.name} has @{next(iter(said))} but neither @model nor @expectation")
+            self._problem(node, f"function {node.name} has @{next(iter(given))} but neither @model nor @expectation")
         if isinstance(node, ast.AsyncFunctionDef):
             self._problem(node, f"function {node.name} is async; declare an ordinary function")
         if unimportable(self._path):
             self._problem(node, f"a file with functions cannot have a dot in its name ({unimportable(self._path)[0]!r})")
-        inputs, params = self._arguments(node)
+        self._own_package(node)
+        arguments = self._arguments(node)
+        main, py, res = given[kinds[0]] if kinds else {}, given.get("python", {}), given.get("resources", {})
+        columns, types = said.split_columns(main.get("columns"))
+        schema = self._returned(node)
+        if schema is not None and columns is not None:
+            self._problem(node, f"function {node.name} declares its columns twice: by columns= and by {schema.name}")
+        elif schema is not None:
+            columns, types = schema.columns(), schema.types()
         if len(self.found) > before or not kinds:
             return
-        main, py, res = said[kinds[0]], said.get("python", {}), said.get("resources", {})
         declared = {
             "path": self._path,
             "line": node.lineno,
             "function": node.name,
             "kind": kinds[0],
             "name": main.get("name") or node.name,
-            "columns": [] if main.get("columns") == ["*"] else main.get("columns"),
+            "columns": columns,
+            "types": types,
+            "not_null": schema.required() if schema is not None and kinds[0] == "model" else None,
             "key": main.get("key"),
-            "strategy": (main.get("materialization_strategy") or "REPLACE") if kinds[0] == "model" else "",
+            # Without one the server decides: it depends on where the file is.
+            "strategy": _strategy(main),
+            "partitioned_by": said.partitions(main.get("partitioned_by")),
             "python": py.get("version"),
             "packages": py.get("pip"),
             "memory": _quantity(res.get("memory"), "B"),
             "timeout": _quantity(res.get("timeout"), "s"),
-            "inputs": inputs,
-            "params": params,
+            "cpus": res.get("cpus"),
+            "pids": res.get("pids"),
+            **arguments._asdict(),
         }
         self.found.append({name: value for name, value in declared.items() if value})
 
-    def _decorator(self, node: Any, decorator: ast.expr, said: Dict[str, Dict[str, Any]]) -> None:
+    def _own_package(self, node: Any) -> None:
+        """Refuse a file of the lake by the package's name, which the import does not reach."""
+        for name in sorted(self._names.imported):
+            shadowed = self._files.tree.own_file(self._path, name)
+            if shadowed:
+                self._problem(node, f"{shadowed} cannot be imported: {name} is the package headgate; give the file another name")
+
+    def _decorator(self, node: Any, decorator: ast.expr, given: Dict[str, Dict[str, Any]]) -> None:
         call = decorator if isinstance(decorator, ast.Call) else None
-        name = self._headgate(call.func if call else decorator)
+        name = self._names.headgate(call.func if call else decorator)
         if not name:
             return  # somebody else's decorator
+        if name in said.REFUSED_DECORATORS:
+            self._problem(decorator, f"@{name} is not supported: {said.REFUSED_DECORATORS[name]}", node.name)
+            return
         if name not in _DECORATORS:
             self._problem(decorator, f"headgate has no decorator {name!r}{_meant(name, _DECORATORS)}", node.name)
             return
-        if name in said:
+        if name in given:
             self._problem(decorator, f"function {node.name} has @{name} twice", node.name)
         if call is None and name in ("python", "resources"):
             self._problem(decorator, f"@{name} needs its arguments: @{name}(...)", node.name)
-        said[name] = self._call(node, call, f"@{name}", _DECORATORS[name], _POSITIONAL[name]) if call else {}
+        given[name] = self._call(node, call, f"@{name}", name, _DECORATORS[name]) if call else {}
 
-    def _call(
-        self, node: Any, call: ast.Call, what: str, names: Tuple[str, ...], positional: int
-    ) -> Dict[str, Any]:
+    def _call(self, node: Any, call: ast.Call, what: str, callable_name: str, names: Tuple[str, ...]) -> Dict[str, Any]:
         """Return the literal arguments of call, checked for name and type."""
+        positional = _POSITIONAL[callable_name]
         given: List[Tuple[str, ast.expr]] = []
         for number, arg in enumerate(call.args):
             if isinstance(arg, ast.Starred):
@@ -267,6 +211,11 @@ class _File:
             if name in values:
                 self._problem(expression, f"{what}: {name} is given twice", node.name)
                 continue
+            if name == "projection_schema":
+                schema = self._named_schema(node, expression, what)
+                if schema is not None:
+                    values[name] = schema
+                continue
             try:
                 value = ast.literal_eval(expression)
             except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
@@ -276,16 +225,39 @@ class _File:
                     node.name,
                 )
                 continue
-            wrong = _wrong_type(name, value)
+            refused = said.refused(callable_name, {name: value})
+            if refused is not None:
+                self._problem(expression, f"{what}: {name} is not supported: {refused[1]}", node.name)
+                continue
+            wrong = _wrong_type(name, value, callable_name)
             if wrong:
                 self._problem(expression, f"{what}: {name} must be {wrong}, not {value!r:.80}", node.name)
                 continue
             values[name] = list(value) if isinstance(value, tuple) else value
         return values
 
-    def _arguments(self, node: Any) -> Tuple[List[Dict[str, Any]], List[Dict[str, Any]]]:
-        inputs: List[Dict[str, Any]] = []
-        params: List[Dict[str, Any]] = []
+    def _named_schema(self, node: Any, expression: ast.expr, what: str) -> Optional[Schema]:
+        if isinstance(expression, ast.Constant) and expression.value is None:
+            return None
+        schema = self._schemas.find(self._path, expression, self._path)
+        if schema is None:
+            self._problem(
+                expression, f"{what} names a schema that is no class of headgate.TableSchema in the lake's files", node.name
+            )
+        return schema
+
+    def _returned(self, node: Any) -> Optional[Schema]:
+        """Return the schema of "-> Annotated[pyarrow.Table, Schema]"."""
+        returns = spelled_out(node.returns) if node.returns is not None else None
+        if not isinstance(returns, ast.Subscript) or self._names.typing(returns.value) != "Annotated":
+            return None
+        for extra in returns.slice.elts[1:] if isinstance(returns.slice, ast.Tuple) else ():
+            if isinstance(extra, (ast.Name, ast.Attribute)):
+                return self._named_schema(node, extra, f"the return annotation of {node.name}")
+        return None
+
+    def _arguments(self, node: Any) -> _Arguments:
+        found = _Arguments([], [], [])
         spec = node.args
         for arg in spec.posonlyargs:
             self._problem(arg, f"argument {arg.arg} is positional-only; inputs are passed by name", node.name)
@@ -294,56 +266,135 @@ class _File:
                 self._problem(arg, f"argument *{arg.arg} cannot be an input; name the inputs", node.name)
         defaults = [None] * (len(spec.args) - len(spec.defaults)) + list(spec.defaults[-len(spec.args) :] if spec.args else [])
         for arg, default in [*zip(spec.args, defaults), *zip(spec.kwonlyargs, spec.kw_defaults)]:
-            if default is None:
+            call = self._input_of(arg)
+            if call is not None and default is not None:
+                self._problem(default, f"argument {arg.arg} has both an annotated input and a default; keep one", node.name)
+            elif call is None and default is None:
                 self._problem(
                     arg,
-                    f'argument {arg.arg} needs a default: headgate.Model("table") or headgate.Parameter("name")',
+                    f'argument {arg.arg} needs a default: headgate.Model("table"), headgate.Parameter("name") or headgate.Secret("NAME")',
                     node.name,
                 )
-                continue
-            name = self._headgate(default.func) if isinstance(default, ast.Call) else ""
-            if name not in _INPUTS:
-                if name:
-                    self._problem(default, f"headgate has no input {name!r}{_meant(name, _INPUTS)}", node.name)
-                continue  # an ordinary default: Python's own business
-            what = f"{name}(...) of argument {arg.arg}"
-            values = self._call(node, default, what, _INPUTS[name], len(_INPUTS[name]))
-            if not values.get("name"):
-                if not any(d.get("error") and d["line"] == default.lineno for d in self.found):
-                    self._problem(default, f"{what} needs a name", node.name)
-            elif name == "Parameter":
-                params.append({"param": arg.arg, "name": values["name"]})
-            else:
-                columns = values.get("columns")
-                entry = {
-                    "param": arg.arg,
-                    "table": values["name"],
-                    "columns": None if columns == ["*"] else columns,
-                    "filter": values.get("filter"),
-                }
-                inputs.append({key: value for key, value in entry.items() if value})
-        return inputs, params
+            elif call is not None:
+                self._input(node, arg, call, found)
+            elif isinstance(default, ast.Call):
+                self._input(node, arg, default, found)
+        return found
+
+    def _input_of(self, arg: ast.arg) -> Optional[ast.Call]:
+        """Return the input in "data: Annotated[pyarrow.Table, headgate.Model(...)]"."""
+        annotation = spelled_out(arg.annotation) if arg.annotation is not None else None
+        if not isinstance(annotation, ast.Subscript) or self._names.typing(annotation.value) != "Annotated":
+            return None
+        for extra in annotation.slice.elts[1:] if isinstance(annotation.slice, ast.Tuple) else ():
+            if isinstance(extra, ast.Call) and self._names.headgate(extra.func):
+                return extra
+        return None
+
+    def _input(self, node: Any, arg: ast.arg, call: ast.Call, found: _Arguments) -> None:
+        name = self._names.headgate(call.func)
+        if name not in _INPUTS:
+            if name:
+                self._problem(call, f"headgate has no input {name!r}{_meant(name, _INPUTS)}", node.name)
+            return  # an ordinary default: Python's own business
+        what = f"{name}(...) of argument {arg.arg}"
+        before = len(self.found)
+        values = self._call(node, call, what, name, _INPUTS[name])
+        if len(self.found) > before:
+            return
+        called = values.get("name") or values.get("param_name")
+        if not called:
+            self._problem(call, f"{what} needs a name", node.name)
+        elif name == "Parameter":
+            found.params.append({"param": arg.arg, "name": called})
+        elif name == "Secret":
+            found.secrets.append({"param": arg.arg, "name": called})
+        else:
+            columns = values.get("columns")
+            schema = values.get("projection_schema")
+            if schema is not None and columns is not None:
+                self._problem(call, f"{what} takes columns or projection_schema, not both", node.name)
+                return
+            if schema is not None:
+                columns = schema.columns()
+            entry = {
+                "param": arg.arg,
+                "table": called,
+                "columns": None if columns == ["*"] else columns,
+                "filter": values.get("filter"),
+            }
+            found.inputs.append({key: value for key, value in entry.items() if value})
 
 
-def _wrong_type(name: str, value: Any) -> str:
+def _strategy(main: Dict[str, Any]) -> Optional[str]:
+    chosen = main.get("materialization_strategy")
+    if chosen is None and main.get("materialize") is not None:
+        return "REPLACE" if main["materialize"] else "NONE"
+    return chosen.upper() if chosen else None
+
+
+def _wrong_type(name: str, value: Any, callable_name: str) -> str:
     """Return what an argument must be, or "" if value is that."""
     if value is None:
         return ""
+    if name == "columns" and isinstance(value, dict) and callable_name == "model":
+        named = value and all(isinstance(k, str) and k and (v is None or isinstance(v, str) and v) for k, v in value.items())
+        return "" if named else 'a dict of column names to types such as {"day": "DATE"}'
     if name in ("columns", "key"):
         ok = isinstance(value, (list, tuple)) and value and all(isinstance(v, str) and v for v in value)
         if ok and len(set(value)) != len(value):
             return "a list without repetitions"
         return "" if ok else "a list of column names"
+    if name == "materialization_strategy":
+        ok = isinstance(value, str) and value.upper() in said.STRATEGIES
+        return "" if ok else f"one of {', '.join(said.STRATEGIES)}"
+    if name == "partitioned_by":
+        return _wrong_partitions(value)
     if name == "pip":
-        ok = isinstance(value, dict) and all(isinstance(k, str) and isinstance(v, str) for k, v in value.items())
-        return "" if ok else 'a dict such as {"pandas": "2.2.2"}'
+        return _wrong_packages(value)
     if name in ("memory", "timeout"):
         ok = isinstance(value, (str, int)) and not isinstance(value, bool)
         example = '"2GiB" or a number of bytes' if name == "memory" else '"5m" or a number of seconds'
         return "" if ok else example
+    if name in ("cpus", "pids"):
+        kinds = (int, float) if name == "cpus" else (int,)
+        ok = isinstance(value, kinds) and not isinstance(value, bool) and 0 < value < 1_000_000
+        return "" if ok else ("a number such as 0.5 or 2" if name == "cpus" else "a number of processes")
+    if name in ("materialize", "internet_access"):
+        return "" if isinstance(value, bool) else "True or False"
     if name == "version":
         return "" if isinstance(value, str) else 'a text such as "3.11"'
     return "" if isinstance(value, str) and value else "a text"
+
+
+def _wrong_packages(value: Any) -> str:
+    ok = isinstance(value, dict) and all(isinstance(k, str) and isinstance(v, str) for k, v in value.items())
+    if not ok:
+        return 'a dict such as {"pandas": "2.2.2"}'
+    for name in value:
+        if name.lower() in PACKAGES:
+            return f"without {name!r}, which is the package headgate and always there"
+    return ""
+
+
+def _wrong_partitions(value: Any) -> str:
+    example = 'columns, or year, month, day or hour of one, such as "hour(ts), location"'
+    texts = isinstance(value, str) or isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value)
+    items = (said.partitions(value) or []) if texts else []
+    if not items:
+        return example
+    for item in items:
+        transform, opened, rest = item.partition("(")
+        if not opened:
+            ok = bool(item) and ")" not in item
+        else:
+            ok = rest.endswith(")") and bool(rest[:-1].strip()) and "(" not in rest and "," not in rest
+            ok = ok and transform.strip().lower() in _TRANSFORMS
+        if not ok:
+            return example
+    if len(set(items)) != len(items):
+        return "a list without repetitions"
+    return ""
 
 
 def _quantity(value: Any, unit: str) -> Optional[str]:

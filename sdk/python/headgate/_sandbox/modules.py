@@ -29,7 +29,7 @@ else:
 
 # What the harness and pyarrow import themselves, whenever they need it: a file of
 # the lake by that name would break them.
-_OWN = frozenset(("headgate", "numpy", "pandas", "pyarrow"))
+_OWN = frozenset(("bauplan", "headgate", "numpy", "pandas", "pyarrow"))
 
 
 class Tree:
@@ -60,6 +60,11 @@ class Tree:
         if name in STDLIB or name in _OWN:
             return None
         return self.find(parent(entry), name) or self.find("", name)
+
+    def own_file(self, entry: str, name: str) -> str:
+        """Return the file of the lake that ``import name`` would reach if it were not the harness's own, or ""."""
+        found = self.find(parent(entry), name) or self.find("", name)
+        return found[0] if found and found[0] in self.files else ""
 
     def resolve(self, entry: str, dotted: Sequence[str]) -> Iterator[str]:
         """Yield the files that ``import a.b.c`` loads, as far as they are the lake's."""
@@ -158,7 +163,7 @@ class _Loader(importlib.machinery.SourceFileLoader):
         # Not the inherited one: bytecode that lies beside the source may not be of this source.
         return self.source_to_code(self.get_data(self.path), self.path)
 
-    def source_to_code(self, data: Any, path: Any, *, _optimize: int = -1) -> Any:
+    def source_to_code(self, data: Any, path: Any, *, _optimize: int = -1) -> Any:  # type: ignore[override]
         text = importlib.util.decode_source(data)
         self._loaded[self._shown] = text
         linecache.cache[self._shown] = (len(text), None, text.splitlines(True), self._shown)

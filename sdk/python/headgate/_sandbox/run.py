@@ -8,6 +8,9 @@ import sys
 import tempfile
 from typing import Any, Callable, Dict, List, Optional
 
+from .. import _declarations as said
+from .. import standard_expectations
+from .._schema import fields
 from . import errors, tables
 from .errors import UserError
 from .frames import Frames
@@ -18,7 +21,7 @@ def model(order: Dict[str, Any], frames: Frames, user_files: Dict[str, str]) -> 
     """Run a model, send its table as the file "output.parquet", and return the answer."""
     what = f"model {order['function']}"
     function = _load(order, user_files)
-    arguments = _arguments(order)
+    arguments = _arguments(order, function)
     declared = _declared_columns(function)
     result = tables.normalise(function(**arguments), what)
     del arguments  # what is written need not share the memory with what was read
@@ -35,32 +38,45 @@ def model(order: Dict[str, Any], frames: Frames, user_files: Dict[str, str]) -> 
 
 def expectation(order: Dict[str, Any], user_files: Dict[str, str]) -> Dict[str, Any]:
     """Run an expectation and return the answer with its one check."""
+    name = order["function"]
     function = _load(order, user_files)
-    arguments = _arguments(order)
-    check: Dict[str, Any] = {"name": order["function"], "violations": 0}
+    arguments = _arguments(order, function)
+    return {"checks": [check(function, arguments, name, user_files)]}
+
+
+def check(function: Callable[..., Any], arguments: Dict[str, Any], name: str, user_files: Dict[str, str]) -> Dict[str, Any]:
+    """Call an expectation and return the protocol's Check. What is no verdict is a UserError."""
     try:
         verdict = function(**arguments)
     except AssertionError as exc:
-        check["violations"] = 1
-        said = str(exc).strip() or errors.assertion_place(exc, user_files) or "assertion failed"
-        check["message"] = errors.clip(said, 4_000)
-        return {"checks": [check]}
-    if not _passed(verdict, order["function"]):
-        check["violations"] = 1
-        check["message"] = f"{order['function']} returned False"
-    return {"checks": [check]}
+        message = errors.text_of(exc)
+        if not message:
+            message = errors.assertion_place(exc, user_files) or "assertion failed"
+            message = _because(message)
+    else:
+        if passed(verdict, name):
+            return {"name": name, "violations": 0}
+        message = _because(f"{name} returned False")
+    return {"name": name, "violations": 1, "message": errors.clip(errors.masked(message), 4_000)}
 
 
-def _passed(verdict: Any, name: str) -> bool:
+def _because(message: str) -> str:
+    why = standard_expectations.last_failure()
+    return f"{message} ({why})" if why else message
+
+
+def passed(verdict: Any, name: str) -> bool:
+    """Tell whether what an expectation returned says that it holds."""
     if verdict is None:
         return True
-    if hasattr(verdict, "as_py"):  # a pyarrow scalar, what pyarrow.compute gives
+    kind = errors.type_name(verdict)
+    if kind == "pyarrow.BooleanScalar":  # what pyarrow.compute gives
         verdict = verdict.as_py()
-    if isinstance(verdict, bool) or type(verdict).__name__ in ("bool_", "bool"):
+    if type(verdict) is bool or kind in ("numpy.bool_", "numpy.bool"):
         return bool(verdict)
-    shown = f"{verdict!r:.80}"
+    name_of_kind = kind.rpartition(".")[2]
     raise UserError(
-        "python", f"expectation {name} returned {shown} ({type(verdict).__name__}); return True or False, or assert"
+        "python", f"expectation {name} returned {errors.shown(verdict)} ({name_of_kind}); return True or False, or assert"
     )
 
 
@@ -80,8 +96,8 @@ def _load(order: Dict[str, Any], user_files: Dict[str, str]) -> Callable[..., An
     module = importlib.util.module_from_spec(spec)
     sys.modules[dotted] = module
     spec.loader.exec_module(module)
-    function = getattr(module, name, None)
-    if not callable(function):
+    function: Optional[Callable[..., Any]] = getattr(module, name, None)
+    if function is None or not callable(function):
         raise UserError("python", f"{path} has no function {name!r} after it was run", path)
     return function
 
@@ -100,14 +116,18 @@ def _import_packages(finder: Finder, path: str) -> None:
             spec.loader.exec_module(module)
 
 
-def _arguments(order: Dict[str, Any]) -> Dict[str, Any]:
+def _arguments(order: Dict[str, Any], function: Callable[..., Any]) -> Dict[str, Any]:
     threads = order.get("threads") or 1
-    arguments = _parameters(order)
+    arguments = {**_parameters(order), **(order.get("secrets") or {})}
     inputs: List[Dict[str, Any]] = order.get("inputs") or []
     if inputs:
         _need_pyarrow()
+    declared = said.inputs(function)
     for table in inputs:
-        arguments[table["param"]] = tables.read(table, threads)
+        arguments[table["param"]] = found = tables.read(table, threads)
+        known = declared.get(table["param"])
+        if isinstance(known, said.Model) and known.projection_schema is not None:
+            tables.check_schema(found, fields(known.projection_schema), known.projection_schema.__name__, table["name"])
     return arguments
 
 
@@ -138,10 +158,6 @@ def _need_pyarrow() -> None:
 
 
 def _declared_columns(function: Callable[..., Any]) -> Optional[List[str]]:
-    import headgate
-
     _need_pyarrow()
-    declared = headgate.declaration(function)
-    if declared is None or not declared.columns or list(declared.columns) == ["*"]:
-        return None
-    return list(declared.columns)
+    declared = said.declaration(function)
+    return declared.columns if declared is not None else None

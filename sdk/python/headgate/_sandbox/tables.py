@@ -1,9 +1,10 @@
 """Tables in and out of a function: Parquet parts to Arrow, and whatever it returned to Parquet."""
 
 import difflib
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
-from .errors import UserError
+from .._schema import Field
+from .errors import UserError, shown, type_name
 from .types import arrow_extensions, to_arrow, to_duckdb
 
 _ACCEPTED = "return a pyarrow Table, a pandas or polars DataFrame, or a list of dicts"
@@ -48,6 +49,19 @@ def _check_columns(table: str, wanted: Sequence[str], known: Sequence[str]) -> N
             raise UserError("data", f"input {table} has no column {column!r} ({hint})")
 
 
+def check_schema(table: Any, fields: Mapping[str, Field], schema: str, name: str) -> None:
+    """Refuse an input whose columns are not what the function's schema class says of them."""
+    for column, field in fields.items():
+        values = table.column(column)
+        kind = to_duckdb(values.type)
+        if field.duckdb is not None and kind != field.duckdb:
+            raise UserError("data", f"input {name}: column {column!r} is {kind}, but {schema} says {field.duckdb}")
+        if field.required and values.null_count:
+            raise UserError(
+                "data", f"input {name}: column {column!r} has {values.null_count} NULLs, but {schema} does not say Optional"
+            )
+
+
 def _concat(parts: List[Any]) -> Any:
     import pyarrow as pa
 
@@ -73,26 +87,27 @@ def normalise(value: Any, what: str) -> Any:
 
     if value is None:
         raise UserError("data", f"{what} returned nothing (None); {_ACCEPTED}")
-    if isinstance(value, (pa.Table, pa.RecordBatchReader)):
+    # By its true type: what an object says of its class is the function's word.
+    kind = type(value)
+    if issubclass(kind, (pa.Table, pa.RecordBatchReader)):
         return value
-    if isinstance(value, pa.RecordBatch):
+    if issubclass(kind, pa.RecordBatch):
         return pa.Table.from_batches([value])
-    if isinstance(value, list):
+    if issubclass(kind, list):
         return _from_dicts(value, what)
-    root = type(value).__module__.partition(".")[0]
-    kind = type(value).__name__
-    if root == "pandas" and kind == "DataFrame":
+    name = type_name(value)
+    if name == "pandas.DataFrame":
         return _from_pandas(value, what)
-    if root == "polars" and kind in ("DataFrame", "LazyFrame"):
-        frame = value.collect() if kind == "LazyFrame" else value
+    if name in ("polars.DataFrame", "polars.LazyFrame"):
+        frame = value.collect() if name == "polars.LazyFrame" else value
         return frame.to_arrow()
-    if hasattr(value, "__arrow_c_stream__") and hasattr(pa.RecordBatchReader, "from_stream") and kind != "Series":
+    stream = hasattr(kind, "__arrow_c_stream__") and not name.endswith(".Series")
+    if stream and hasattr(pa.RecordBatchReader, "from_stream"):
         try:
             return pa.RecordBatchReader.from_stream(value)
-        except (TypeError, pa.ArrowInvalid) as exc:
-            raise UserError("data", f"{what} returned a {root}.{kind} that is no table ({exc}); {_ACCEPTED}") from exc
-    shown = kind if root == "builtins" else f"{root}.{kind}"
-    raise UserError("data", f"{what} returned a {shown}; {_ACCEPTED}")
+        except (TypeError, ValueError, pa.ArrowInvalid) as exc:
+            raise UserError("data", f"{what} returned a {name} that is no table ({_first_line(exc)}); {_ACCEPTED}") from exc
+    raise UserError("data", f"{what} returned a {name}; {_ACCEPTED}")
 
 
 def _from_dicts(rows: List[Any], what: str) -> Any:
@@ -103,10 +118,10 @@ def _from_dicts(rows: List[Any], what: str) -> Any:
     names: Dict[str, None] = {}
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
-            raise UserError("data", f"{what} returned a list whose item {number} is a {type(row).__name__}, not a dict")
+            raise UserError("data", f"{what} returned a list whose item {number} is a {type_name(row)}, not a dict")
         for name in row:
             if not isinstance(name, str):
-                raise UserError("data", f"{what}: item {number} has the key {name!r:.80}; column names are texts")
+                raise UserError("data", f"{what}: item {number} has the key {shown(name)}; column names are texts")
             names[name] = None
     columns = []
     for name in names:
@@ -137,8 +152,8 @@ def _from_pandas(frame: Any, what: str) -> Any:
     return table.replace_schema_metadata(None)
 
 
-def check_columns(schema: Any, declared: Optional[Sequence[str]], what: str) -> None:
-    """Refuse a schema that cannot be a table, or is not what the model declares."""
+def check_columns(schema: Any, what: str) -> None:
+    """Refuse a schema that cannot be a table."""
     import pyarrow as pa
 
     if not schema.names:
@@ -157,16 +172,6 @@ def check_columns(schema: Any, declared: Optional[Sequence[str]], what: str) -> 
         reason = _unstorable(pa, field.type)
         if reason:
             raise UserError("data", f"{what}: column {field.name!r} has type {field.type}, {reason}")
-    if declared:
-        missing = [name for name in declared if name not in schema.names]
-        extra = [name for name in schema.names if name not in declared]
-        if missing or extra:
-            parts = []
-            if missing:
-                parts.append(f"does not return {', '.join(missing)}")
-            if extra:
-                parts.append(f"returns {', '.join(extra)}, not declared")
-            raise UserError("data", f"{what} declares columns={list(declared)} but {' and '.join(parts)}")
 
 
 def _unstorable(pa: Any, kind: Any) -> str:
@@ -187,12 +192,18 @@ def _unstorable(pa: Any, kind: Any) -> str:
 
 
 def write(result: Any, declared: Optional[Sequence[str]], path: str, what: str) -> Tuple[int, List[Dict[str, Any]]]:
-    """Write result as Parquet; return its number of rows and its columns."""
+    """Write result as Parquet; return its number of rows and its columns.
+
+    The declared columns come first, in their order, if all are there. Whether they
+    are is for the server to judge. A stream is never in memory as a whole.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    check_columns(result.schema, declared, what)
-    names = list(declared or result.schema.names)
+    check_columns(result.schema, what)
+    names = list(result.schema.names)
+    if declared and set(declared) <= set(names):
+        names = [*declared, *(name for name in names if name not in declared)]
     schema = pa.schema([_stored(pa, result.schema.field(name)) for name in names])
     rows = 0
     # The file lives for one hop inside this machine: fast to write matters, small does not.
@@ -210,12 +221,26 @@ def write(result: Any, declared: Optional[Sequence[str]], path: str, what: str) 
     return rows, columns
 
 
+# A row group of a stream: small batches are put together, since each group costs
+# memory until the file is closed.
+_GROUP_ROWS = 122_880
+_GROUP_BYTES = 32 << 20
+
+
 def _pieces(result: Any, pa: Any) -> Iterable[Any]:
     if isinstance(result, pa.Table):
         yield result
         return
+    waiting: List[Any] = []
+    rows = size = 0
     for batch in result:
-        yield pa.Table.from_batches([batch])
+        waiting.append(batch)
+        rows, size = rows + batch.num_rows, size + batch.nbytes
+        if rows >= _GROUP_ROWS or size >= _GROUP_BYTES:
+            yield pa.Table.from_batches(waiting, result.schema)
+            waiting, rows, size = [], 0, 0
+    if waiting:
+        yield pa.Table.from_batches(waiting, result.schema)
 
 
 def _stored(pa: Any, field: Any) -> Any:
