@@ -241,6 +241,12 @@ func (s *Session) limits(own plan.Resources) sandbox.Limits {
 	if own.Timeout > 0 {
 		l.Timeout = min(own.Timeout, s.opt.Ceiling.Timeout)
 	}
+	if own.CPUs > 0 {
+		l.CPUs = min(own.CPUs, s.opt.Ceiling.CPUs)
+	}
+	if own.Pids > 0 {
+		l.Pids = min(own.Pids, s.opt.Ceiling.Pids)
+	}
 	return l
 }
 

@@ -98,3 +98,27 @@ func canonicalJSON(values map[string]any) string {
 	}
 	return strings.TrimSuffix(b.String(), "\n")
 }
+
+// parseCanonicalJSON returns the values that canonicalJSON wrote, as
+// plan.ParseParam gives them: a number without a point is an integer.
+func parseCanonicalJSON(text string) (map[string]any, error) {
+	values := make(map[string]any)
+	dec := json.NewDecoder(strings.NewReader(text))
+	dec.UseNumber()
+	if err := dec.Decode(&values); err != nil {
+		return nil, err
+	}
+	for name, v := range values {
+		number, ok := v.(json.Number)
+		if !ok {
+			continue
+		}
+		if n, err := number.Int64(); err == nil {
+			values[name] = n
+		}
+	}
+	if canonicalJSON(values) != text {
+		return nil, fmt.Errorf("%q is not the JSON that a gate writes", text)
+	}
+	return values, nil
+}

@@ -2,9 +2,11 @@ package hooks
 
 import (
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 
+	"github.com/headgate/headgate/exec/plan"
 	"github.com/headgate/headgate/exec/protocol"
 	"github.com/headgate/headgate/hooks/lake"
 	"github.com/headgate/headgate/hooks/trailer"
@@ -58,4 +60,26 @@ func TestParametersAreTypedKeptAndCached(t *testing.T) {
 		t.Error("no model ran for another value: it passed through a float")
 	}
 	r.record(lake.Published)
+}
+
+func TestRecordedParametersAreReadBackAsTheyWere(t *testing.T) {
+	values := make(map[string]any)
+	for name, v := range map[string][2]string{
+		"i": {plan.ParamInt, "12345678901234567"}, "f": {plan.ParamFloat, "4"}, "g": {plan.ParamFloat, "1e300"}, "s": {plan.ParamStr, "<4>"},
+		"b": {plan.ParamBool, "true"}, "d": {plan.ParamDate, "2001-01-31"}, "t": {plan.ParamTimestamp, "2001-01-31 12:00:00"}, "u": {"", "7"}, "w": {"", "word"},
+	} {
+		var err error
+		if values[name], err = plan.ParseParam(v[0], v[1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := parseCanonicalJSON(canonicalJSON(values))
+	if err != nil || !reflect.DeepEqual(got, values) {
+		t.Errorf("got %#v (%v)\nwant %#v", got, err, values)
+	}
+	for _, bad := range []string{"{", "[]", `{"a":1} `, `{"b":1,"a":2}`, `{"a":[1]}x`} {
+		if v, err := parseCanonicalJSON(bad); err == nil {
+			t.Errorf("%q was read as %v", bad, v)
+		}
+	}
 }

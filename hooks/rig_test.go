@@ -36,6 +36,7 @@ type scripted struct {
 	ops    []protocol.Op
 	broken error  // every job could not run
 	during func() // called in the middle of each model
+	draws  int    // how many times a query that holds "RANDOM" was answered, each differently
 	// violates is the order during which the sandbox stops something, though the
 	// program goes on and answers as if nothing were.
 	violates protocol.Op
@@ -84,16 +85,27 @@ func (s *scripted) Run(_ context.Context, job sandbox.Job) (*sandbox.Report, err
 		}
 		h := sha1.New()
 		fmt.Fprint(h, o.SQL)
+		if strings.Contains(o.SQL, "RANDOM") {
+			s.mu.Lock()
+			s.draws++
+			fmt.Fprint(h, s.draws)
+			s.mu.Unlock()
+		}
 		for _, in := range o.Inputs {
 			fmt.Fprint(h, in.Name)
 		}
-		for _, in := range job.Inputs {
-			path := filepath.Join(os.TempDir(), fmt.Sprintf("scripted-%p-%s", s, strings.ReplaceAll(in.Path, "/", "-")))
+		dir, err := os.MkdirTemp("", "scripted-")
+		if err != nil {
+			return nil, err
+		}
+		defer os.RemoveAll(dir)
+		for i, in := range job.Inputs {
+			path := filepath.Join(dir, fmt.Sprint(i))
 			if err := in.Link(path); err != nil {
 				return nil, err
 			}
 			data, err := os.ReadFile(path)
-			if err = errors.Join(err, os.Remove(path)); err != nil {
+			if err != nil {
 				return nil, err
 			}
 			h.Write(data)

@@ -176,9 +176,10 @@ func (r *run) judge(ctx context.Context) (objects.OID, error) {
 }
 
 // limits are the sandbox limits of the governing policy, under the server's ceiling.
-func (r *run) limits() sandbox.Limits {
-	lim, top := r.policy.Sandbox, r.gate.cfg.Ceiling
-	out := top
+func (r *run) limits() sandbox.Limits { return limitsUnder(r.policy, r.gate.cfg.Ceiling) }
+
+func limitsUnder(governing *policy.Policy, top sandbox.Limits) sandbox.Limits {
+	lim, out := governing.Sandbox, top
 	if lim.Memory > 0 {
 		out.Memory = min(lim.Memory, top.Memory)
 	}

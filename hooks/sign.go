@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/hiddeco/sshsig"
@@ -99,7 +100,55 @@ func (s *Signer) Sign(c *gitobj.Commit) error {
 }
 
 // Verify reports whether the commit carries this gate's signature.
-func (s *Signer) Verify(c *gitobj.Commit) error {
+func (s *Signer) Verify(c *gitobj.Commit) error { return verifySignature(c, s.key.PublicKey()) }
+
+// AllowedSigners are the gate keys of an allowed-signers file.
+type AllowedSigners struct {
+	keys []ssh.PublicKey
+}
+
+// ParseAllowedSigners reads a file as gpg.ssh.allowedSignersFile names it
+// (ssh-keygen(1)). Lines for other principals than the gate are passed over; one
+// for the gate with an option that is not understood is an error, since it
+// restricts what the key may sign.
+func ParseAllowedSigners(text []byte) (*AllowedSigners, error) {
+	var a AllowedSigners
+	for i, line := range strings.Split(string(text), "\n") {
+		line = strings.TrimSpace(line)
+		principals, rest, _ := strings.Cut(line, " ")
+		if line == "" || strings.HasPrefix(line, "#") || !slices.Contains(strings.Split(principals, ","), GateEmail) {
+			continue
+		}
+		key, _, options, _, err := ssh.ParseAuthorizedKey([]byte(rest))
+		if err != nil {
+			return nil, fmt.Errorf("allowed signers, line %d: %w", i+1, err)
+		}
+		for _, o := range options {
+			name, value, _ := strings.Cut(o, "=")
+			if name != "namespaces" || !slices.Contains(strings.Split(strings.Trim(value, `"`), ","), "git") {
+				return nil, fmt.Errorf("allowed signers, line %d: the option %q is not one for signing commits of git", i+1, o)
+			}
+		}
+		a.keys = append(a.keys, key)
+	}
+	if len(a.keys) == 0 {
+		return nil, fmt.Errorf("allowed signers: no line for %s; ssh host gate-key prints it", GateEmail)
+	}
+	return &a, nil
+}
+
+// Verify reports whether the commit carries the signature of one of the keys.
+func (a *AllowedSigners) Verify(c *gitobj.Commit) error {
+	var err error
+	for _, key := range a.keys {
+		if err = verifySignature(c, key); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+func verifySignature(c *gitobj.Commit, key ssh.PublicKey) error {
 	if c.GPGSig == "" {
 		return errors.New("commit is not signed")
 	}
@@ -107,7 +156,7 @@ func (s *Signer) Verify(c *gitobj.Commit) error {
 	if err != nil {
 		return fmt.Errorf("commit signature: %w", err)
 	}
-	if err := sshsig.Verify(bytes.NewReader(c.Payload()), sig, s.key.PublicKey(), sig.HashAlgorithm, "git"); err != nil {
+	if err := sshsig.Verify(bytes.NewReader(c.Payload()), sig, key, sig.HashAlgorithm, "git"); err != nil {
 		return fmt.Errorf("commit signature: %w", err)
 	}
 	return nil

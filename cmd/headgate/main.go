@@ -42,6 +42,7 @@ type cli struct {
 	Import  importCmd  `cmd:"" help:"Turn Parquet, CSV or JSON lines into a table of this checkout."`
 	Query   queryCmd   `cmd:"" help:"Ask a checkout's tables by SQL."`
 	Log     logCmd     `cmd:"" help:"Show what was published, and what each table was made from."`
+	Replay  replayCmd  `cmd:"" help:"Run the models of a gate commit again, and compare what they give with what it says."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
 
