@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 
 	"github.com/headgate/headgate/exec"
@@ -198,7 +197,11 @@ func (c *replayCmd) replay(ctx context.Context, std streams, s *scratch, replaye
 		return nil, fmt.Errorf("models run in gVisor sandboxes and nowhere else, and this machine cannot start one: %w", err)
 	}
 	defer func() { err = errors.Join(err, boxes.Close()) }()
-	replayer.Runtime = exec.New(boxes, env, runtime.NumCPU(), log)
+	budget, err := functionBudget(0, "", os.DirFS("/"))
+	if err != nil {
+		return nil, err
+	}
+	replayer.Runtime = exec.New(boxes, env, budget, log)
 	replayer.Store, replayer.TempDir = s.store, filepath.Join(s.dir, "tmp")
 	return replayer.Replay(ctx, commit)
 }
