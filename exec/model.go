@@ -134,8 +134,8 @@ func (s *Session) pythonModel(ctx context.Context, m *plan.Model, args Arguments
 	})
 	job.Log, job.Note = limited(out.Log), out.Note
 	job.Files = s.spool(filepath.Join(dir, "output.parquet"))
-	if err := s.stageProjected(ctx, &job, args.Inputs, dir, u); err != nil {
-		return nil, err
+	if err := s.stageProjected(ctx, &job, args.Inputs, u); err != nil {
+		return nil, inFile(err, m.Path)
 	}
 	s.stageCode(ctx, &job, m.Files)
 	if _, err := s.run(ctx, job, u); err != nil {
@@ -176,36 +176,6 @@ func (s *Session) stageCode(ctx context.Context, job *sandbox.Job, files []plan.
 
 func linkFile(path, from string) sandbox.Input {
 	return sandbox.Input{Path: path, Link: func(host string) error { return os.Link(from, host) }}
-}
-
-// stageProjected stages inputs for Python. An input that declares columns or a
-// filter is first cut down to them by a worker in a sandbox of its own, so that
-// the function cannot read what it did not declare.
-func (s *Session) stageProjected(ctx context.Context, job *sandbox.Job, bound []Bound, dir string, u *Usage) error {
-	plain := make([]Bound, 0, len(bound))
-	for i, b := range bound {
-		if len(b.Columns) == 0 && b.Filter == "" {
-			plain = append(plain, b)
-			continue
-		}
-		raw := filepath.Join(dir, fmt.Sprintf("input-%d.parquet", i))
-		sub := s.job(sandbox.KindWorker, "", job.Limits, &protocol.Order{
-			Op: protocol.OpQuery, SQL: "SELECT * FROM " + quoteName(b.Input.Table), Format: "parquet",
-		})
-		sub.Files = s.spool(raw)
-		s.stage(ctx, &sub, []Bound{b})
-		answer, err := s.run(ctx, sub, u)
-		if err != nil {
-			return fmt.Errorf("input %s: %w", b.Input.Table, err)
-		}
-		path := fmt.Sprintf("projected/%d.parquet", i)
-		job.Inputs = append(job.Inputs, linkFile(path, raw))
-		job.Order.Inputs = append(job.Order.Inputs, protocol.Table{
-			Name: b.Input.Table, Param: b.Param, Columns: answer.Columns, Files: []string{inputRoot + path},
-		})
-	}
-	s.stage(ctx, job, plain)
-	return nil
 }
 
 // cut runs a job that answers with the snapshot of the model's table, and stores it.

@@ -26,16 +26,20 @@ type Session struct {
 	cache *Cache
 	opt   Options
 
-	mu      sync.Mutex
-	pending map[Key]any
+	mu          sync.Mutex
+	pending     map[Key]any
+	projections projections
 }
 
-// Session starts a session on a store. cache may be nil. What functions are given
+// Session starts a session on a store; Close ends it. cache may be nil. What functions are given
 // that ask for nothing is at most the whole budget; one that asks for more is refused.
 func (rt *Runtime) Session(store Store, cache *Cache, opt Options) *Session {
 	opt.Limits.CPUs = min(opt.Limits.CPUs, rt.budget.CPUs)
 	opt.Limits.Memory = min(opt.Limits.Memory, rt.budget.Memory)
-	return &Session{rt: rt, store: store, cache: cache, opt: opt, pending: make(map[Key]any)}
+	return &Session{
+		rt: rt, store: store, cache: cache, opt: opt, pending: make(map[Key]any),
+		projections: projections{made: make(map[Key]*projection)},
+	}
 }
 
 // Commit stores the session's results in the cache.

@@ -228,12 +228,3 @@ func differs(have, want *table.Snapshot) string {
 func putBytes(ctx context.Context, w objects.Writer, t objects.Type, data []byte) (objects.OID, error) {
 	return w.Put(ctx, t, int64(len(data)), bytes.NewReader(data))
 }
-
-// quoteName quotes a table name for SQL; "ns.t" is two identifiers.
-func quoteName(name string) string {
-	parts := strings.Split(name, ".")
-	for i, p := range parts {
-		parts[i] = `"` + strings.ReplaceAll(p, `"`, `""`) + `"`
-	}
-	return strings.Join(parts, ".")
-}

@@ -91,15 +91,10 @@ func (s *Session) evaluate(ctx context.Context, group []Checked, ask []int, out 
 		if len(ask) != 1 {
 			return nil, nil, fmt.Errorf("%d expectations asked to share a sandbox", len(ask))
 		}
-		dir, done, err := s.tempDir()
-		if err != nil {
-			return nil, nil, err
-		}
-		defer done()
 		job.Kind, job.Python = sandbox.KindPython, first.Python
 		job.Order.Op, job.Order.Path, job.Order.Module, job.Order.Function = protocol.OpPyExpect, codeRoot, first.Path, first.Function
 		s.stageCode(ctx, &job, first.Files)
-		if err := s.stageProjected(ctx, &job, group[ask[0]].Bound, dir, u); err != nil {
+		if err := s.stageProjected(ctx, &job, group[ask[0]].Bound, u); err != nil {
 			return nil, nil, err
 		}
 	} else {

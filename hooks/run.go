@@ -89,6 +89,11 @@ func (g *Gate) run(ctx context.Context, rq *request) (result, error) {
 	log := g.cfg.Logger.With("lake", rq.lake.Name, "run", id, "target", rq.target, "who", rq.who.Name)
 	log.Info("run accepted", "proposal", rq.proposal, "base", rq.base)
 	res, err := r.execute(ctx)
+	if r.sess != nil {
+		if cerr := r.sess.Close(); cerr != nil {
+			log.Warn("close session", "err", cerr)
+		}
+	}
 	if r.q != nil {
 		if derr := r.q.Discard(); derr != nil {
 			log.Warn("discard quarantine", "err", derr)

@@ -28,6 +28,8 @@ const (
 	// OpVerify runs each query of Queries; its rows are violations -> Answer.Checks, and a
 	// file "<name>.parquet" for each query that has violations.
 	OpVerify Op = "verify"
+	// OpProject cuts each input down to its Select and Filter -> one Parquet file each, and Answer.Projected.
+	OpProject Op = "project"
 	// OpQuery runs SQL and sends its rows -> one file "rows" in Format, Answer.Rows.
 	OpQuery Op = "query"
 )
@@ -123,6 +125,15 @@ type Answer struct {
 	Rows     int64         `json:"rows,omitempty"`
 	Columns  []Column      `json:"columns,omitempty"` // OpQuery, OpPyModel
 	Declared []Declaration `json:"declared,omitempty"`
+
+	Projected []Projection `json:"projected,omitempty"` // one per input, in order
+}
+
+// Projection is an input as it was cut down.
+type Projection struct {
+	File    string   `json:"file"` // the file frame that carried it
+	Columns []Column `json:"columns"`
+	Rows    int64    `json:"rows"`
 }
 
 // UserError is a failure of the user's own code or data, as it is shown to them.

@@ -81,8 +81,10 @@ func (db *database) prepare(ctx context.Context, order *protocol.Order, dir stri
 	if err := db.setVariables(ctx, order); err != nil {
 		return err
 	}
-	if err := db.createInputs(ctx, order.Inputs); err != nil {
-		return err
+	if order.Op != protocol.OpProject { // which reads each input on its own
+		if err := db.createInputs(ctx, order.Inputs); err != nil {
+			return err
+		}
 	}
 	// External access can be taken away but not given back, so the inputs come
 	// first; views still read what allowed_directories names.

@@ -84,6 +84,7 @@ func (e *execution) answer(ctx context.Context, log io.Writer) (a *protocol.Answ
 		protocol.OpDescribe: e.describe,
 		protocol.OpVerify:   e.verify,
 		protocol.OpQuery:    e.query,
+		protocol.OpProject:  e.project,
 	}[e.order.Op]
 	if !ok {
 		return nil, &protocol.UserError{Kind: kindInternal, Message: fmt.Sprintf("the worker does not know the order %q", e.order.Op)}
