@@ -41,6 +41,8 @@ type scripted struct {
 	// program goes on and answers as if nothing were.
 	violates protocol.Op
 	params   map[string]any // of the last model that had some
+	// python answers the orders of Python functions; nil: there is no interpreter.
+	python func(ctx context.Context, job sandbox.Job) (*protocol.Answer, error)
 }
 
 var (
@@ -48,7 +50,7 @@ var (
 	variable = regexp.MustCompile(`getvariable\('(\w+)'\)`)
 )
 
-func (s *scripted) Run(_ context.Context, job sandbox.Job) (*sandbox.Report, error) {
+func (s *scripted) Run(ctx context.Context, job sandbox.Job) (*sandbox.Report, error) {
 	s.mu.Lock()
 	s.ops = append(s.ops, job.Order.Op)
 	broken, during := s.broken, s.during
@@ -132,7 +134,13 @@ func (s *scripted) Run(_ context.Context, job sandbox.Job) (*sandbox.Report, err
 			a.Checks = append(a.Checks, c)
 		}
 	default:
-		return nil, fmt.Errorf("unscripted order %q", o.Op)
+		if s.python == nil {
+			return nil, fmt.Errorf("unscripted order %q", o.Op)
+		}
+		var err error
+		if a, err = s.python(ctx, job); err != nil {
+			return nil, err
+		}
 	}
 	report := &sandbox.Report{Answer: a}
 	if s.violates == o.Op {
@@ -167,6 +175,7 @@ type rig struct {
 	*testing.T
 	dir   string
 	boxes *scripted
+	who   Identity // of the pushes
 	gate  *Gate
 	lakes *lake.Directory
 	lake  *lake.Lake
@@ -175,7 +184,7 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	r := &rig{T: t, dir: t.TempDir(), boxes: &scripted{}}
+	r := &rig{T: t, dir: t.TempDir(), boxes: &scripted{}, who: Identity{Name: "ada"}}
 	signer, err := LoadSigner(filepath.Join(r.dir, "gate"))
 	if err != nil {
 		t.Fatal(err)
@@ -186,11 +195,18 @@ func newRig(t *testing.T) *rig {
 	}
 	log := slog.New(slog.DiscardHandler)
 	rt := exec.New(r.boxes, exec.Environments{Python: func(v string) (objects.OID, error) {
+		if r.boxes.python != nil {
+			return objects.OID{1}, nil
+		}
 		return objects.OID{}, &exec.NoInterpreterError{Version: v}
 	}}, exec.Budget{CPUs: 2, Memory: 4 << 30}, log)
 	r.gate = New(Config{Runtime: rt, Signer: signer, TempDir: temp, Logger: log,
 		Ceiling: sandbox.Limits{Memory: 1 << 30, Output: 1 << 30, Timeout: time.Minute, CPUs: 1}})
-	if r.lakes, err = lake.OpenDirectory(filepath.Join(r.dir, "lakes"), log); err != nil {
+	key, err := lake.LoadSecretsKey(filepath.Join(r.dir, "secrets_key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.lakes, err = lake.OpenDirectory(filepath.Join(r.dir, "lakes"), key, log); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -260,7 +276,7 @@ func (r *rig) push(q *objects.Quarantine, options []string, atomic bool, updates
 	r.Helper()
 	r.out.Reset()
 	out := r.gate.Receive(r.Context(), &Push{
-		Lake: r.lake, Who: Identity{Name: "ada"}, Updates: updates, Options: options, Atomic: atomic, Objects: q, Progress: &r.out,
+		Lake: r.lake, Who: r.who, Updates: updates, Options: options, Atomic: atomic, Objects: q, Progress: &r.out,
 	})
 	if err := q.Discard(); err != nil {
 		r.Fatal(err)

@@ -124,7 +124,9 @@ func newSite(t *testing.T, tweak ...func(*server.Config)) *site {
 	check(t, err)
 	host, err := server.LoadHostKey(filepath.Join(data, "host_key"))
 	check(t, err)
-	s.lakes, err = lake.OpenDirectory(filepath.Join(data, "lakes"), log)
+	key, err := lake.LoadSecretsKey(filepath.Join(data, "secrets_key"))
+	check(t, err)
+	s.lakes, err = lake.OpenDirectory(filepath.Join(data, "lakes"), key, log)
 	check(t, err)
 	cfg := server.Config{
 		HostKey: host, Keys: keys, Lakes: s.lakes, Gate: s.gate, Querier: echo{}, Logger: log,
@@ -202,6 +204,12 @@ func (s *site) env(user string) []string {
 // ssh runs a command on the server and returns stdout, stderr and exit code.
 func (s *site) ssh(user, line string) (out, errText string, code int) {
 	s.t.Helper()
+	return s.sshWith(user, line, "")
+}
+
+// sshWith is ssh with standard input.
+func (s *site) sshWith(user, line, stdin string) (out, errText string, code int) {
+	s.t.Helper()
 	args := append(s.sshArgs(user), "--", "127.0.0.1")
 	if line != "" {
 		args = append(args, line)
@@ -209,7 +217,7 @@ func (s *site) ssh(user, line string) (out, errText string, code int) {
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = s.env(user)
 	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
 	err := cmd.Run()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {

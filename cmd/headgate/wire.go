@@ -65,7 +65,11 @@ func runServe(ctx context.Context, cfg serveConfig) (err error) {
 		return err
 	}
 	defer closing("stop sandboxes", boxes.Close)
-	lakes, err := lake.OpenDirectory(filepath.Join(cfg.Data, "lakes"), log)
+	secrets, err := lake.LoadSecretsKey(filepath.Join(cfg.Data, "keys", "secrets_key"))
+	if err != nil {
+		return err
+	}
+	lakes, err := lake.OpenDirectory(filepath.Join(cfg.Data, "lakes"), secrets, log)
 	if err != nil {
 		return err
 	}

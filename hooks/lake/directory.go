@@ -28,6 +28,7 @@ var (
 // Directory holds all lakes of a server. It is safe for concurrent use by one process.
 type Directory struct {
 	root string
+	key  *SecretsKey
 	log  *slog.Logger
 
 	mu   sync.Mutex
@@ -41,8 +42,8 @@ const (
 )
 
 // OpenDirectory opens or creates the directory and removes what a killed server
-// left half-made or half-removed.
-func OpenDirectory(root string, log *slog.Logger) (*Directory, error) {
+// left half-made or half-removed. key encrypts the lakes' secrets.
+func OpenDirectory(root string, key *SecretsKey, log *slog.Logger) (*Directory, error) {
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, err
 	}
@@ -57,7 +58,7 @@ func OpenDirectory(root string, log *slog.Logger) (*Directory, error) {
 			}
 		}
 	}
-	return &Directory{root: root, log: log, open: make(map[Name]*Lake)}, nil
+	return &Directory{root: root, key: key, log: log, open: make(map[Name]*Lake)}, nil
 }
 
 // path is flat: "team/flights" becomes "team%2Fflights", so no lake is inside another.
@@ -82,7 +83,7 @@ func (d *Directory) openLocked(n Name) (*Lake, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	l, err := openLake(dir, n, d.log)
+	l, err := openLake(dir, n, d.key, d.log)
 	if err != nil {
 		return nil, fmt.Errorf("open lake %q: %w", n, err)
 	}
@@ -90,7 +91,7 @@ func (d *Directory) openLocked(n Name) (*Lake, error) {
 	return l, nil
 }
 
-func openLake(dir string, n Name, log *slog.Logger) (l *Lake, err error) {
+func openLake(dir string, n Name, key *SecretsKey, log *slog.Logger) (l *Lake, err error) {
 	l = &Lake{Name: n}
 	defer func() {
 		if err != nil {
@@ -114,6 +115,9 @@ func openLake(dir string, n Name, log *slog.Logger) (l *Lake, err error) {
 	if l.Runs, err = OpenJournal(filepath.Join(dir, "runs.db")); err != nil {
 		return nil, err
 	}
+	if l.Secrets, err = OpenSecrets(filepath.Join(dir, "secrets.db"), n, key); err != nil {
+		return nil, err
+	}
 	return l, nil
 }
 
@@ -129,7 +133,7 @@ func (d *Directory) Create(_ context.Context, n Name) (*Lake, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := openLake(tmp, n, d.log)
+	l, err := openLake(tmp, n, d.key, d.log)
 	if err == nil {
 		err = l.close()
 	}

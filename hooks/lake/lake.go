@@ -1,5 +1,5 @@
 // Package lake is one repository on the server: a directory with its objects,
-// its refs, its action cache and its run journal, and the directory of all such
+// its refs, its action cache, its run journal and its secrets, and the directory of all such
 // lakes. It does not know what is pushed to them or by whom.
 package lake
 
@@ -63,11 +63,15 @@ type Lake struct {
 	Refs    refs.Store
 	Actions *exec.Cache
 	Runs    *Journal
+	Secrets *Secrets
 }
 
 // close closes what is open; a nil part was never opened.
 func (l *Lake) close() error {
 	var errs []error
+	if l.Secrets != nil {
+		errs = append(errs, l.Secrets.Close())
+	}
 	if l.Runs != nil {
 		errs = append(errs, l.Runs.Close())
 	}

@@ -34,7 +34,7 @@ func TestParseName(t *testing.T) {
 func TestDirectory(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "lakes")
 	log := slog.New(slog.DiscardHandler)
-	d, err := OpenDirectory(root, log)
+	d, err := OpenDirectory(root, testKey(t), log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func TestDirectory(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	d, err = OpenDirectory(root, log)
+	d, err = OpenDirectory(root, testKey(t), log)
 	if err != nil {
 		t.Fatal(err)
 	}
