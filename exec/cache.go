@@ -28,13 +28,14 @@ func (k Key) String() string { return hex.EncodeToString(k[:]) }
 // action is what a Key digests. Fields are only ever added together with a new
 // format number, since an old entry must not answer a new question.
 type action struct {
-	Format int            `json:"format"`
-	Op     string         `json:"op"`
-	Code   string         `json:"code"`
-	Env    string         `json:"env"`
-	Inputs []actionInput  `json:"inputs"`
-	Params map[string]any `json:"params,omitempty"`
-	Prior  string         `json:"prior,omitempty"` // snapshot that the strategy builds on
+	Format  int               `json:"format"`
+	Op      string            `json:"op"`
+	Code    string            `json:"code"`
+	Env     string            `json:"env"`
+	Inputs  []actionInput     `json:"inputs"`
+	Params  map[string]any    `json:"params,omitempty"`
+	Secrets map[string]string `json:"secrets,omitempty"` // keyed digests, by argument
+	Prior   string            `json:"prior,omitempty"`   // snapshot that the strategy builds on
 }
 
 type actionInput struct {

@@ -35,6 +35,35 @@ type Arguments struct {
 	Inputs []Bound
 	Prior  *Table         // what the model's strategy builds on; nil if there is none
 	Params map[string]any // the values of its declared parameters, by argument
+	// Secrets are those that it declares and is given, by argument.
+	Secrets map[string]Secret
+}
+
+// Secret is a value that goes to one function and nowhere else.
+type Secret struct {
+	Value  string
+	Digest string // keyed: what a cache key may hold of it
+}
+
+// digests returns what cache keys hold of secrets, by argument.
+func digests(secrets map[string]Secret) map[string]string {
+	if len(secrets) == 0 {
+		return nil
+	}
+	out := make(map[string]string, len(secrets))
+	for argument, s := range secrets {
+		out[argument] = s.Digest
+	}
+	return out
+}
+
+// valuesOf returns the secrets as an order holds them.
+func valuesOf(secrets map[string]Secret) map[string]string {
+	out := make(map[string]string, len(secrets))
+	for argument, s := range secrets {
+		out[argument] = s.Value
+	}
+	return out
 }
 
 // modelEntry is a model's cache entry.
@@ -50,7 +79,7 @@ func (s *Session) Model(ctx context.Context, m *plan.Model, args Arguments, out 
 		return nil, err
 	}
 	res := &Result{Env: env}
-	act := action{Op: "model", Code: m.Code.String(), Env: env.String(), Inputs: actionInputs(args.Inputs), Params: args.Params}
+	act := action{Op: "model", Code: m.Code.String(), Env: env.String(), Inputs: actionInputs(args.Inputs), Params: args.Params, Secrets: digests(args.Secrets)}
 	if args.Prior != nil {
 		act.Prior = args.Prior.Tree.String()
 	}
@@ -131,6 +160,7 @@ func (s *Session) pythonModel(ctx context.Context, m *plan.Model, args Arguments
 	lim := s.limits(m.Resources)
 	job := s.job(sandbox.KindPython, m.Python, lim, &protocol.Order{
 		Op: protocol.OpPyModel, Path: codeRoot, Module: m.Path, Function: m.Function, Params: args.Params, ParamTypes: typesOf(m.Params),
+		Secrets: valuesOf(args.Secrets),
 	})
 	job.Log, job.Note = limited(out.Log), out.Note
 	job.Files = s.spool(filepath.Join(dir, "output.parquet"))

@@ -22,6 +22,8 @@ type evaluation struct {
 	sess   *exec.Session
 	params map[string]any // values of headgate.Parameter by name, as plan.ParseParam gives them
 
+	secrets map[string]exec.Secret // those that the plan's models are given, by the lake's name
+
 	baseTree objects.OID    // zero if there is no base
 	tree     objects.OID    // the state, as it grows
 	next     *policy.Policy // the state's own; it governs the push after this one

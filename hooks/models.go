@@ -1,7 +1,6 @@
 package hooks
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -125,26 +124,30 @@ func (r *run) model(ctx context.Context, m *plan.Model, pushed, verified objects
 	if err != nil {
 		return err
 	}
-	var log bytes.Buffer
+	words := r.listen(m.Name, r.logLimit())
 	started := time.Now()
 	kept := was.done != nil && !r.opt.noCache
 	res := &exec.Result{Table: was.table, Cached: true}
 	if !kept {
-		args := exec.Arguments{Inputs: bound, Prior: was.prior, Params: params}
-		res, err = r.sess.Model(ctx, m, args, exec.Sink{Log: &log, Note: func(text string) { r.say.note(m.Name, text) }})
+		args := exec.Arguments{Inputs: bound, Prior: was.prior, Params: params, Secrets: r.secretsOf(m)}
+		res, err = r.sess.Model(ctx, m, args, words.sink())
 	}
 	took := time.Since(started)
+	log := words.close()
+	if res != nil {
+		r.concealUsage(&res.Usage)
+	}
 	if err == nil && len(res.Usage.Violations) > 0 {
 		err = &exec.Failure{Kind: "violation", Text: violationText(res.Usage.Violations), Usage: res.Usage}
 	}
 	if err != nil {
-		return r.modelFailed(m, bound, res, err, log.Bytes(), took)
+		return r.modelFailed(m, bound, res, err, log, took)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.tables[m.Name] = res.Table
 	rec := modelRecord(m, bound, res, took)
-	rec.Params = r.paramsByName(m)
+	rec.Params, rec.Secrets = r.paramsByName(m), secretNames(m)
 	if was.prior != nil {
 		rec.Prior = was.prior.Tree.String()
 	}
@@ -152,7 +155,7 @@ func (r *run) model(ctx context.Context, m *plan.Model, pushed, verified objects
 		rec.Kept, rec.Env = true, was.done.Env
 	}
 	r.rec.Models = append(r.rec.Models, rec)
-	r.rec.log(m.Name, log.Bytes())
+	r.rec.log(m.Name, log)
 	how := seconds(took)
 	if res.Cached {
 		how = "cached"
@@ -181,11 +184,12 @@ func (r *run) modelFailed(m *plan.Model, bound []exec.Bound, res *exec.Result, e
 	if !errors.As(err, &f) {
 		return fmt.Errorf("model %s: %w", m.Name, err)
 	}
+	r.concealFailure(f)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	rec := modelRecord(m, bound, res, took)
 	rec.Status, rec.Error = "failed", failureRecord(f)
-	rec.Params = r.paramsByName(m)
+	rec.Params, rec.Secrets = r.paramsByName(m), secretNames(m)
 	rec.usage(f.Usage)
 	r.rec.Models = append(r.rec.Models, rec)
 	r.rec.log(m.Name, log)

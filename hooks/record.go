@@ -88,6 +88,7 @@ type ModelRecord struct {
 	Env      string            `json:"env,omitempty"`
 	Inputs   map[string]string `json:"inputs,omitempty"`   // table -> snapshot
 	Params   map[string]any    `json:"params,omitempty"`   // name -> value
+	Secrets  []string          `json:"secrets,omitempty"`  // names of those that it was given
 	Strategy string            `json:"strategy,omitempty"` // "" is REPLACE
 	Prior    string            `json:"prior,omitempty"`    // the snapshot that the strategy builds on
 	Kept     bool              `json:"kept,omitempty"`     // a gate commit gave it already, so it was not evaluated

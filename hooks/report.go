@@ -10,32 +10,57 @@ import (
 	"unicode/utf8"
 
 	"github.com/headgate/headgate/exec/plan"
+	"github.com/headgate/headgate/hooks/mask"
 	"github.com/headgate/headgate/objects"
 )
 
 // reporter writes a run's story for the pusher, who reads it as "remote:" lines.
 // Write errors are dropped: the run does not depend on its audience.
 type reporter struct {
-	mu sync.Mutex
-	w  io.Writer
+	mu    sync.Mutex
+	w     io.Writer
+	hide  *mask.Mask
+	words int // bytes that functions may still say here
 }
 
-func newReporter(w io.Writer) *reporter { return &reporter{w: w} }
+// maxWords bounds what all functions of a run say here, in bytes; the run record
+// has what each said, up to its log's limit.
+const maxWords = 1 << 20
+
+func newReporter(w io.Writer) *reporter { return &reporter{w: w, words: maxWords} }
+
+// conceal hides secrets in all that follows. Those who write here hide them where
+// they come from; this is for what they overlook.
+func (p *reporter) conceal(hide *mask.Mask) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.hide = hide
+}
 
 func (p *reporter) print(text string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	_, _ = io.WriteString(p.w, text)
+	_, _ = io.WriteString(p.w, p.hide.Text(text))
+}
+
+// said prints one line of a function's, or reports that the run has no room for it.
+func (p *reporter) said(name, line string) bool {
+	text := fmt.Sprintf("  %s | %s\n", printable(name), printable(line))
+	p.mu.Lock()
+	room := p.words >= len(text)
+	if room {
+		p.words -= len(text)
+	}
+	p.mu.Unlock()
+	if room {
+		p.print(text)
+	}
+	return room
 }
 
 // line prints one aligned line: what kind of step, its name, and how it went.
 func (p *reporter) line(step, name, format string, args ...any) {
 	p.print(strings.TrimRight(fmt.Sprintf("  %-7s %-28s %s", step, printable(name), printable(fmt.Sprintf(format, args...))), " ") + "\n")
-}
-
-// note prints what a function says of its progress.
-func (p *reporter) note(name, text string) {
-	p.print(fmt.Sprintf("    %s: %s\n", printable(name), printable(text)))
 }
 
 // maxBlock is how many lines of a traceback or a sample are shown; the run

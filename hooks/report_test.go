@@ -15,7 +15,7 @@ func TestForeignTextIsHarmlessOnATerminal(t *testing.T) {
 	p := newReporter(&out)
 	p.line("verify", "x\x1b[2J", "FAIL: %s", "a\rb\u202ec\x9b1m")
 	p.sample([]string{"c\n"}, []map[string]any{{"c\n": "\x1b]0;title\x07"}, {"c\n": nil}})
-	p.note("m", strings.Repeat("z", 10)+"\x00")
+	p.said("m", strings.Repeat("z", 10)+"\x00")
 	for _, c := range out.String() {
 		if c < ' ' && c != '\n' || c == 0x7f || c == 0x9b || c == 0x202e {
 			t.Fatalf("control character %U reaches the terminal in %q", c, out.String())

@@ -1,6 +1,7 @@
 package hooks
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"github.com/headgate/headgate/exec/plan"
 	"github.com/headgate/headgate/exec/sandbox"
 	"github.com/headgate/headgate/hooks/lake"
+	"github.com/headgate/headgate/hooks/mask"
 	"github.com/headgate/headgate/hooks/policy"
 	"github.com/headgate/headgate/objects"
 	"github.com/headgate/headgate/objects/gitobj"
@@ -64,7 +66,8 @@ type run struct {
 	say     *reporter
 	rec     *Record
 
-	evaluation // of the state to publish
+	evaluation            // of the state to publish
+	hide       *mask.Mask // of its secrets
 	// baseVerified tells whether the base is a gate commit. The old tip of a
 	// branch that is not gated may be anything.
 	baseVerified bool
@@ -197,8 +200,15 @@ func limitsUnder(governing *policy.Policy, top sandbox.Limits) sandbox.Limits {
 	if lim.CPUs > 0 {
 		out.CPUs = min(lim.CPUs, top.CPUs)
 	}
+	out.LogBytes = cmp.Or(top.LogBytes, sandbox.DefaultLimits.LogBytes) + logSlack
 	return out
 }
+
+// logSlack is what a sandbox lets through beyond the limit of a function's log: the
+// limit is kept here, where no secret is cut in two by it.
+const logSlack = 128 << 10
+
+func (r *run) logLimit() int64 { return r.limits().LogBytes - logSlack }
 
 func (r *run) reject(reasons ...string) error {
 	return &Rejection{Run: r.id(), Reasons: reasons}
@@ -242,6 +252,13 @@ func (r *run) makePlan(ctx context.Context) error {
 		return r.rejectIfUser(err)
 	}
 	if wrong := r.resolveParams(r.opt.params); len(wrong) > 0 {
+		return r.reject(wrong...)
+	}
+	wrong, err := r.resolveSecrets(ctx)
+	if err != nil {
+		return err
+	}
+	if len(wrong) > 0 {
 		return r.reject(wrong...)
 	}
 	r.say.planned(r.plan)
@@ -443,7 +460,7 @@ func (r *run) refuse(ctx context.Context, cause error) error {
 	if err := r.enter(state); err != nil {
 		r.gate.cfg.Logger.Error("end run", "run", r.id(), "err", err)
 	}
-	r.gate.cfg.Logger.Error("run failed", "run", r.id(), "err", cause)
+	r.gate.cfg.Logger.Error("run failed", "run", r.id(), "err", r.hide.Text(cause.Error()))
 	r.say.failed(r, kept == nil)
 	return &CouldNotRun{Run: r.id(), Cause: publicCause(cause)}
 }

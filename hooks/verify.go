@@ -1,7 +1,6 @@
 package hooks
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -42,18 +41,21 @@ func (r *run) verify(ctx context.Context) error {
 
 // verifyGroup evaluates verifiers that share a sandbox and returns why they refuse.
 func (r *run) verifyGroup(ctx context.Context, group []exec.Checked) ([]string, error) {
-	var log bytes.Buffer
+	words := r.listen(group[0].Verifier.Name, r.logLimit())
 	started := time.Now()
-	verdicts, err := r.sess.Verify(ctx, group, exec.Sink{Log: &log})
+	verdicts, err := r.sess.Verify(ctx, group, words.sink())
 	took := time.Since(started)
+	log := words.close()
 	var f *exec.Failure
 	if err != nil && !errors.As(err, &f) {
 		return nil, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if log.Len() > 0 {
-		r.rec.log(group[0].Verifier.Name, log.Bytes())
+	r.rec.log(group[0].Verifier.Name, log)
+	r.concealFailure(f)
+	for i := range verdicts {
+		r.concealVerdict(&verdicts[i])
 	}
 	if f == nil && len(verdicts) > 0 && len(verdicts[0].Usage.Violations) > 0 {
 		f = &exec.Failure{Kind: "violation", Text: violationText(verdicts[0].Usage.Violations), Usage: verdicts[0].Usage}

@@ -37,6 +37,11 @@ func commands() []*command {
 		{words: []string{"run", "ls"}, args: "<lake>", short: "list a lake's runs, newest first", min: 1, max: 1, flags: runListFlags, run: runList},
 		{words: []string{"run", "show"}, args: "<lake> <run>", short: "show one run", min: 2, max: 2, flags: jsonFlag, run: runShow,
 			long: "--json prints run.json of the run record, which git fetch origin refs/runs/<run> gets with logs and violating rows."},
+		{words: []string{"secret", "set"}, args: "<lake> <name>", short: "set a secret for models, read from standard input", min: 2, max: 2, admin: true, run: secretSet,
+			long: "The value is what standard input holds, without a newline at its end: secret set flights API_KEY < key.txt.\n" +
+				"Models get it that secrets in headgate.yaml at the tip of main name, as an argument headgate.Secret(\"API_KEY\")."},
+		{words: []string{"secret", "ls"}, args: "<lake>", short: "list a lake's secrets, without their values", min: 1, max: 1, flags: jsonFlag, run: secretList},
+		{words: []string{"secret", "rm"}, args: "<lake> <name>", short: "remove a secret", min: 2, max: 2, admin: true, run: secretRemove},
 		{words: []string{"query"}, args: "<lake> '<sql>'", short: "ask the tables of a lake", min: 2, max: 2, flags: queryFlags, run: query,
 			long: "Runs one SELECT in a sandbox on the server. Table names are those of the state that --ref names."},
 		{words: []string{"help"}, args: "[<command>]", short: "explain the commands", max: 2, run: help},

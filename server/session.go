@@ -75,7 +75,22 @@ func (s *Server) handle(sess ssh.Session) {
 	}
 	start := time.Now()
 	code = c.run(sess.RawCommand())
-	c.log.Info("session", "command", clipLine(sess.RawCommand()), "exit", code, "took", time.Since(start).Round(time.Millisecond))
+	c.log.Info("session", "command", loggable(sess.RawCommand()), "exit", code, "took", time.Since(start).Round(time.Millisecond))
+}
+
+// loggable returns what the log may have of a command. Whoever gives a secret as
+// an argument, where it does not belong, must not find it there.
+func loggable(line string) string {
+	if words := strings.Fields(line); len(words) > 3 && words[0] == "secret" {
+		line = strings.Join(words[:3], " ")
+		if lake.ValidSecretName(words[3]) {
+			line += " " + words[3]
+		}
+		if len(words) > 4 {
+			line += " ..."
+		}
+	}
+	return clipLine(line)
 }
 
 // clipLine shortens a command for the log.

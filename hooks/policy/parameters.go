@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -43,6 +44,33 @@ func (d *document) parameters(n ast.Node, p *Policy) {
 			param.Default = d.parameterDefault(standard, where+".default", param.Type)
 		}
 		p.Parameters[name] = param
+	})
+}
+
+var secretName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,63}$`)
+
+func (d *document) secrets(n ast.Node, p *Policy) {
+	p.Secrets = make(map[string]Secret)
+	d.each(n, "secrets", func(name string, key, value ast.Node) {
+		where := "secrets." + name
+		if !secretName.MatchString(name) {
+			d.problem(key, "secrets: %q is not a name for a secret (letters, digits and '_', a letter first)", name)
+			return
+		}
+		s := Secret{Line: line(key)}
+		before := len(d.problems)
+		d.object(value, where, fields{"models": func(n ast.Node) {
+			d.texts(n, where+".models", func(pattern string, n ast.Node) {
+				if reason := badTablePattern(pattern); reason != "" {
+					d.problem(n, "%s.models: %q %s", where, pattern, reason)
+				}
+				s.Models = append(s.Models, pattern)
+			})
+		}})
+		if s.Models == nil && len(d.problems) == before {
+			d.problem(key, "%s needs models: the names of those that get it", where)
+		}
+		p.Secrets[name] = s
 	})
 }
 

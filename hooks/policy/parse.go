@@ -49,6 +49,7 @@ func (d *document) policy(root ast.Node, p *Policy) {
 		"grants":   func(n ast.Node) { d.grants(n, p) },
 
 		"parameters": func(n ast.Node) { d.parameters(n, p) },
+		"secrets":    func(n ast.Node) { d.secrets(n, p) },
 	})
 }
 

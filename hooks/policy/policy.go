@@ -46,6 +46,8 @@ type Policy struct {
 	Tables   map[string]Table
 	// Parameters are what models may take from push options, by name.
 	Parameters map[string]Parameter
+	// Secrets say which models get which of the lake's secrets, by its name.
+	Secrets map[string]Secret
 	// Grants are nil if the file has none: then everybody with a key may push to
 	// ungated branches and propose to gated ones. An empty list grants nothing.
 	Grants []Grant
@@ -76,6 +78,22 @@ type Python struct {
 type Parameter struct {
 	plan.Parameter
 	Description string
+}
+
+// Secret says who gets a secret.
+type Secret struct {
+	Line   int
+	Models []string // patterns of models' names
+}
+
+// Gives reports whether a model gets a secret.
+func (p *Policy) Gives(secret, model string) bool {
+	for _, pattern := range p.Secrets[secret].Models {
+		if Match(pattern, model) {
+			return true
+		}
+	}
+	return false
 }
 
 // Table holds the rules of one table.

@@ -45,6 +45,8 @@ parameters:
   name: {type: str, default: "007"}
   on: {type: bool, default: true}
   must: {type: timestamp}
+secrets:
+  API_KEY: {models: [enrich, "mart.*"]}
 `
 
 func TestParseReadsEverySection(t *testing.T) {
@@ -91,6 +93,7 @@ func TestParseReadsEverySection(t *testing.T) {
 			"on":    {plan.Parameter{Type: "bool", Default: true, Line: 31}, ""},
 			"must":  {plan.Parameter{Type: "timestamp", Line: 32}, ""},
 		},
+		Secrets: map[string]Secret{"API_KEY": {Line: 34, Models: []string{"enrich", "mart.*"}}},
 	}
 	if !reflect.DeepEqual(p, want) {
 		t.Errorf("have %+v\nwant %+v", p, want)
@@ -162,6 +165,10 @@ func TestProblems(t *testing.T) {
 		"parameter date":       {"parameters:\n  n: {type: date, default: 2001-02-30}\n", `headgate.yaml:2: parameters.n.default: "2001-02-30" is not a date such as 2001-01-31`},
 		"parameter large":      {"parameters:\n  n: {type: int, default: 9223372036854775808}\n", `headgate.yaml:2: parameters.n.default: "9223372036854775808" is not an int of 64 bits`},
 		"parameter name":       {"parameters:\n  a b: {type: int}\n", `headgate.yaml:2: parameters: "a b" is not a name for a parameter (letters, digits, '_', '-' and '.', a letter first)`},
+		"secret name":          {"secrets: {\"a b\": {models: [x]}}\n", `headgate.yaml:1: secrets: "a b" is not a name for a secret (letters, digits and '_', a letter first)`},
+		"secret for nobody":    {"secrets:\n  KEY: {}\n", "headgate.yaml:2: secrets.KEY needs models: the names of those that get it"},
+		"secret key":           {"secrets:\n  KEY: {functions: [x]}\n", `headgate.yaml:2: unknown key "functions" in secrets.KEY (there are models)`},
+		"secret pattern":       {"secrets: {KEY: {models: [\"a/b\"]}}\n", `headgate.yaml:1: secrets.KEY.models: "a/b" cannot match a table name`},
 		"two cases of one":     {"parameters:\n  a: {type: int}\n  A: {type: int}\n", `headgate.yaml:3: parameters "a" and "A" are one variable to SQL`},
 		"alias":                {"a: &x [1]\nb: *x\n", "headgate.yaml:1: anchors, aliases and merge keys are not allowed; write the value out"},
 		"tag":                  {"tables: !!map {}\n", "headgate.yaml:1: YAML tags and directives are not allowed"},
