@@ -231,7 +231,9 @@ func (s *Store) addPack(id string, entries []pack.IndexEntry, size int64) error 
 
 // Close closes the store's files. Quarantines must be discarded before.
 func (s *Store) Close() error {
-	return errors.Join(s.packs.closeAll(), s.lock.Close())
+	// Closing alone leaves the lock with a child that was forked a moment ago and
+	// has not executed its program yet.
+	return errors.Join(s.packs.closeAll(), syscall.Flock(int(s.lock.Fd()), syscall.LOCK_UN), s.lock.Close())
 }
 
 func (s *Store) find(oid OID) (location, bool) {

@@ -91,8 +91,8 @@ func (d *Directory) openLocked(n Name) (*Lake, error) {
 	return l, nil
 }
 
-func openLake(dir string, n Name, key *SecretsKey, log *slog.Logger) (l *Lake, err error) {
-	l = &Lake{Name: n}
+func openLake(dir string, n Name, key *SecretsKey, log *slog.Logger) (_ *Lake, err error) {
+	l := &Lake{Name: n}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, l.close())

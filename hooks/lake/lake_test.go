@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 )
@@ -59,7 +60,17 @@ func TestDirectory(t *testing.T) {
 	if _, err := d.Open(ctx, "flights"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("open a removed lake: %v, want ErrNotFound", err)
 	}
-	if err := d.Close(); err != nil {
+	// A lake that cannot be opened is an error, and what was opened of it is closed.
+	broken := filepath.Join(root, "broken")
+	if err := os.MkdirAll(filepath.Join(broken, "refs.db"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if l, err := d.Open(ctx, "broken"); err == nil || errors.Is(err, ErrNotFound) || strings.Contains(err.Error(), "in use") {
+			t.Errorf("open a lake that is broken: %v, %v", l, err)
+		}
+	}
+	if err := errors.Join(os.RemoveAll(broken), d.Close()); err != nil {
 		t.Fatal(err)
 	}
 
