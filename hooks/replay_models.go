@@ -66,6 +66,10 @@ func (p *replay) model(ctx context.Context, m *plan.Model) (ReplayedModel, error
 			return rep, nil
 		}
 	}
+	if names := secretNames(m); len(names) > 0 {
+		rep.leaveOut("it needs the secret %q, which the server gives to nobody but the model", names[0])
+		return rep, nil
+	}
 	bound, ok := p.bind(m.Inputs)
 	if !ok {
 		rep.leaveOut("an input could not be replayed")
