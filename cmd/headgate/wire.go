@@ -25,7 +25,7 @@ import (
 
 // ceiling is what a headgate.yaml or a function may ask for at most.
 var ceiling = sandbox.Limits{
-	Memory: 8 << 30, Output: 16 << 30, LogBytes: 1 << 20, CPUs: float64(runtime.NumCPU()), Timeout: time.Hour, Pids: 256,
+	Memory: 8 << 30, Output: 16 << 30, LogBytes: 1 << 20, CPUs: float64(runtime.NumCPU()), Timeout: time.Hour, Pids: 256, FileSize: 8 << 30,
 }
 
 // runServe builds the server from cfg, announces it and serves until ctx ends.

@@ -33,11 +33,8 @@ const pipePage = 4096
 // box is one sandbox: started, waiting for its order, running, and gone. It
 // takes one order.
 type box struct {
-	id    string
-	prog  program
-	pids  int
-	bytes int64 // RLIMIT_AS, if rootless
-
+	id     string
+	shape  shape
 	dir    string
 	group  *group
 	cmd    *exec.Cmd
@@ -56,14 +53,6 @@ type box struct {
 	retireOnce sync.Once
 }
 
-// boxPlan is what must be known to start a box, and cannot be changed later.
-type boxPlan struct {
-	prog   program
-	pids   int
-	bytes  int64
-	weight weight
-}
-
 func newID() string {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails
@@ -71,13 +60,13 @@ func newID() string {
 }
 
 // start starts a sandbox and returns without waiting for it.
-func (m *Manager) start(plan boxPlan) (_ *box, err error) {
-	img := m.image(plan.prog)
+func (m *Manager) start(sh shape, w weight) (_ *box, err error) {
+	img := m.image(sh.program)
 	if img == nil {
-		return nil, fmt.Errorf("no %s is configured", plan.prog)
+		return nil, fmt.Errorf("no %s is configured", sh)
 	}
 	b := &box{
-		id: newID(), prog: plan.prog, pids: plan.pids, bytes: plan.bytes,
+		id: newID(), shape: sh,
 		ready: make(chan struct{}), exited: make(chan struct{}), logged: make(chan struct{}),
 	}
 	b.dir = filepath.Join(m.cfg.Dir, "boxes", b.id)
@@ -95,12 +84,12 @@ func (m *Manager) start(plan boxPlan) (_ *box, err error) {
 		}
 	}()
 	var env []string
-	if plan.weight == weightBoot {
+	if w == weightBoot {
 		env = img.ahead
 	}
 	spec, err := img.spec(specParams{
 		in: in, scratch: filepath.Join(m.cfg.Dir, "empty"), nothing: filepath.Join(m.cfg.Dir, "nothing"), env: env,
-		pids: plan.pids, addressSpace: plan.bytes, fileSize: m.cfg.Scratch,
+		pids: sh.pids, addressSpace: sh.addressSpace, fileSize: sh.fileSize,
 	})
 	if err != nil {
 		return nil, err
@@ -116,7 +105,7 @@ func (m *Manager) start(plan boxPlan) (_ *box, err error) {
 			b.group = &group{}
 			return nil, err
 		}
-		if err := b.group.setWeight(plan.weight); err != nil {
+		if err := b.group.setWeight(w); err != nil {
 			return nil, err
 		}
 	}
@@ -316,9 +305,9 @@ func (m *Manager) bury(b *box) error {
 func (b *box) died() error {
 	<-b.logged
 	if n := b.group.oomKills(); n > 0 {
-		return fmt.Errorf("a %s sandbox ran out of memory while it started%s", b.prog, b.log.quoted())
+		return fmt.Errorf("a %s sandbox ran out of memory while it started%s", b.shape, b.log.quoted())
 	}
-	return fmt.Errorf("a %s sandbox did not start (%s)%s", b.prog, strings.TrimSpace(b.cmd.ProcessState.String()), b.log.quoted())
+	return fmt.Errorf("a %s sandbox did not start (%s)%s", b.shape, strings.TrimSpace(b.cmd.ProcessState.String()), b.log.quoted())
 }
 
 func (m *Manager) stateDir() string { return filepath.Join(m.cfg.Dir, "runsc") }

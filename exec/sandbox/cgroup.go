@@ -354,6 +354,15 @@ func (g *group) oomKills() int {
 	return g.counter("memory.oom_control", "oom_kill") + g.counter("memory.events", "oom_kill")
 }
 
+// held is the memory that only the group holds, without the cache of files that
+// others read too; 0 if it is not known.
+func (g *group) held() int64 {
+	if n := g.counter("memory.stat", "total_rss") + g.counter("memory.stat", "total_shmem"); n > 0 {
+		return int64(n)
+	}
+	return int64(g.counter("memory.stat", "anon") + g.counter("memory.stat", "shmem"))
+}
+
 func (g *group) counter(file, key string) int {
 	path, ok := g.file(file)
 	if !ok {

@@ -2,6 +2,9 @@ package sandbox
 
 import (
 	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -68,13 +71,130 @@ func TestDeadWaitingSandboxIsReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.mu.Lock()
-	b := m.pool[program{kind: KindWorker}][0]
+	b := m.shelves[m.shapeOf(program{kind: KindWorker}, DefaultLimits)].boxes[0]
 	m.mu.Unlock()
 	b.kill()
 	<-b.exited
 	r := must(t, m, "echo x")
 	if r.Warm || r.out() != "x" {
 		t.Errorf("%+v %q", r.Report, r.out())
+	}
+}
+
+// waiting is how many sandboxes wait, by program.
+func waiting(m *Manager) map[string]int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := make(map[string]int)
+	for sh, s := range m.shelves {
+		n[sh.String()] += len(s.boxes)
+	}
+	return n
+}
+
+// A program that somebody uses earns warm sandboxes, packages and limits included;
+// one that nobody uses does not. What is used last stays when memory is short.
+func TestPoolFollowsUse(t *testing.T) {
+	in := interpreters(t)
+	cfg := withPython(t, in[0])
+	cfg.WarmWorkers, cfg.WarmPython = 1, 1
+	m := open(t, cfg)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	settled := func() map[string]int {
+		t.Helper()
+		if err := m.AwaitWarm(ctx); err != nil {
+			t.Fatal(err)
+		}
+		return waiting(m)
+	}
+	run := func(job Job) bool {
+		t.Helper()
+		job.Order = &protocol.Order{SQL: map[Kind]string{KindWorker: "echo x", KindPython: "out = 1"}[job.Kind]}
+		r, err := do(t, m, job)
+		if err != nil || r.Answer == nil {
+			t.Fatalf("%+v, %v", r.Report, err)
+		}
+		return r.Warm
+	}
+	python := "python " + in[0].Version
+	if got := settled(); len(got) != 2 || got["worker"] != 1 || got[python] != 1 {
+		t.Fatalf("before any use: %v", got)
+	}
+	a, b := Job{Kind: KindPython, Packages: t.TempDir()}, Job{Kind: KindPython, Packages: t.TempDir()}
+	few := Job{Kind: KindWorker, Limits: Limits{Pids: 100, FileSize: 1 << 20}}
+	for _, job := range []Job{a, b, few} {
+		if run(job) {
+			t.Error("warm at its first use")
+		}
+		settled()
+		if !run(job) {
+			t.Error("cold at its second use")
+		}
+	}
+	// A budget for three: the worker, and the two that were used last.
+	m.mu.Lock()
+	m.cfg.WarmMemory = m.cost(program{kind: KindWorker})*2 + m.cost(program{kind: KindPython, python: in[0].Version, packages: b.Packages})*3/2
+	m.signal()
+	m.mu.Unlock()
+	got := settled()
+	if got["worker"] != 2 || got["python "+in[0].Version+" with "+filepath.Base(b.Packages)] != 1 || got[python] != 0 || got["python "+in[0].Version+" with "+filepath.Base(a.Packages)] != 0 {
+		t.Errorf("with little memory: %v", got)
+	}
+	if run(a) { // and cold is always to be had
+		t.Error("warm though its sandbox had to go")
+	}
+}
+
+func TestShelvesAreBounded(t *testing.T) {
+	cfg := quiet(t)
+	cfg.WarmWorkers = 1
+	m := open(t, cfg)
+	worker := program{kind: KindWorker}
+	m.mu.Lock()
+	m.cfg.WarmMemory = 1 // nothing is started
+	m.mu.Unlock()
+	for n := range 3 * maxShelves {
+		m.note(m.shapeOf(worker, Limits{Pids: 1 + n}))
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.shelves) != maxShelves || m.shelves[m.shapeOf(worker, DefaultLimits)] == nil || m.shelves[m.shapeOf(worker, Limits{Pids: 3 * maxShelves})] == nil {
+		t.Errorf("%d shelves", len(m.shelves))
+	}
+	for _, s := range m.shelves {
+		s.used = s.used.Add(-2 * idle)
+	}
+	m.next()
+	if len(m.shelves) != 1 {
+		t.Errorf("%d shelves after a long time without use", len(m.shelves))
+	}
+}
+
+// The limits that are fixed at the start of a sandbox hold in a warm one too.
+func TestWarmSandboxHasItsLimits(t *testing.T) {
+	cfg := quiet(t)
+	cfg.WarmWorkers = 1
+	m := open(t, cfg)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for _, lim := range []Limits{{Pids: 40, FileSize: 3 << 20}, {Pids: 60, FileSize: 5 << 20}, {Pids: 40, FileSize: 3 << 20}} {
+		if err := m.AwaitWarm(ctx); err != nil {
+			t.Fatal(err)
+		}
+		r, err := do(t, m, Job{Order: &protocol.Order{SQL: "fork"}, Limits: lim})
+		var children int
+		if err != nil || r.Answer == nil {
+			t.Fatalf("%+v, %v", r.Report, err)
+		}
+		// Each has several threads, which count.
+		if _, err := fmt.Sscan(r.out(), &children); err != nil || children > lim.Pids || children < lim.Pids/8 {
+			t.Errorf("limit of %d tasks: %d children", lim.Pids, children)
+		}
+		r, err = do(t, m, Job{Order: &protocol.Order{SQL: "disk 20"}, Limits: lim})
+		if err != nil || r.Answer == nil || r.out() != fmt.Sprint(lim.FileSize>>20) || !strings.Contains(r.userError(), "file too large") {
+			t.Errorf("limit of %d bytes: wrote %s MiB, %q, %v", lim.FileSize, r.out(), r.userError(), err)
+		}
 	}
 }
 

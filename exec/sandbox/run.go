@@ -38,7 +38,7 @@ func (m *Manager) Run(ctx context.Context, job Job) (*Report, error) {
 	defer cancel(nil)
 	defer context.AfterFunc(m.ctx, func() { cancel(ErrClosed) })()
 
-	b, warm, err := m.take(prog, lim)
+	b, warm, err := m.take(m.shapeOf(prog, lim))
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +137,7 @@ func (b *box) await(ctx context.Context) error {
 	case <-timer.C:
 		b.kill()
 		<-b.exited
-		return fmt.Errorf("a %s sandbox was not ready after %s%s", b.prog, startTimeout, b.log.quoted())
+		return fmt.Errorf("a %s sandbox was not ready after %s%s", b.shape, startTimeout, b.log.quoted())
 	}
 }
 

@@ -18,6 +18,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/headgate/headgate/exec/protocol"
 )
 
@@ -46,10 +48,13 @@ type Config struct {
 	PythonSDK string
 	// Interpreters are what KindPython can run in; the first is the default.
 	Interpreters []Interpreter
-	// WarmWorkers and WarmPython are how many sandboxes wait for an order: workers,
-	// and interpreters of each version. Zero means the default of 12 and 2, a
-	// negative number none.
+	// WarmWorkers and WarmPython are how many sandboxes wait for an order at most:
+	// workers, and of Python for each version and environment in use. Zero means the
+	// default of 12 and 2, a negative number none.
 	WarmWorkers, WarmPython int
+	// WarmMemory is how many bytes all that wait may hold together; what was used
+	// last comes first. Default: a sixteenth of the machine's, at least 512 MiB.
+	WarmMemory int64
 	// Scratch is the size limit of a sandbox's /tmp, in bytes. It lies on the disk
 	// of Dir, not in memory, so that DuckDB can spill. Default 8 GiB.
 	Scratch int64
@@ -59,6 +64,7 @@ type Config struct {
 const (
 	defaultWarmWorkers = 12 // what a run of a dozen functions takes; 20 to 60 MB each
 	defaultWarmPython  = 2
+	leastWarmMemory    = 512 << 20
 	defaultScratch     = 8 << 30
 )
 
@@ -66,7 +72,7 @@ const (
 type Limits struct {
 	Memory   int64         // bytes of the program: its heap, its tmpfs and page cache of /tmp
 	Output   int64         // bytes of all output files together
-	FileSize int64         // bytes of one file that the program writes, below /tmp; at most Config.Scratch
+	FileSize int64         // bytes of one file below /tmp; at most, and by default, Config.Scratch
 	LogBytes int64         // bytes kept of standard error
 	CPUs     float64       // processors
 	Timeout  time.Duration // from the order to the end of the program
@@ -165,11 +171,13 @@ type Manager struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // everything that Close awaits: teardowns and the refill
 
-	mu      sync.Mutex
-	closed  bool
-	active  int // jobs running
-	pool    map[program][]*box
-	changed chan struct{} // signals refill and waiters; closed and replaced on each change
+	mu       sync.Mutex
+	closed   bool
+	active   int // jobs running
+	starting int // sandboxes for the pool
+	shelves  map[shape]*shelf
+	costs    map[program]int64 // bytes that a waiting sandbox was measured to hold
+	changed  chan struct{}     // signals refill and waiters; closed and replaced on each change
 }
 
 // program is what a sandbox was started for.
@@ -196,7 +204,7 @@ func New(ctx context.Context, cfg Config) (_ *Manager, err error) {
 	if err := cfg.complete(); err != nil {
 		return nil, fmt.Errorf("sandbox: %w", err)
 	}
-	m := &Manager{cfg: cfg, log: cfg.Logger, rootless: os.Geteuid() != 0, pool: make(map[program][]*box), changed: make(chan struct{})}
+	m := &Manager{cfg: cfg, log: cfg.Logger, rootless: os.Geteuid() != 0, changed: make(chan struct{})}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
@@ -217,6 +225,7 @@ func New(ctx context.Context, cfg Config) (_ *Manager, err error) {
 		return nil, err
 	}
 	m.spawn = newSpawner()
+	m.stock()
 	if err := m.buildImages(); err != nil {
 		return nil, err
 	}
@@ -262,6 +271,13 @@ func (c *Config) complete() error {
 	}
 	defaults(&c.WarmWorkers, defaultWarmWorkers)
 	defaults(&c.WarmPython, defaultWarmPython)
+	if c.WarmMemory <= 0 {
+		var info unix.Sysinfo_t
+		if err := unix.Sysinfo(&info); err != nil {
+			return fmt.Errorf("size of memory: %w", err)
+		}
+		c.WarmMemory = max(leastWarmMemory, int64(info.Totalram)*int64(info.Unit)/16)
+	}
 	if c.Scratch <= 0 {
 		c.Scratch = defaultScratch
 	}
@@ -277,15 +293,11 @@ func (m *Manager) Close() error {
 		return nil
 	}
 	m.closed = true
-	pool := m.pool
-	m.pool = nil
+	for sh := range m.shelves {
+		m.drop(sh)
+	}
 	m.mu.Unlock()
 	m.cancel()
-	for _, boxes := range pool {
-		for _, b := range boxes {
-			m.retire(b)
-		}
-	}
 	m.wg.Wait()
 	if m.spawn != nil {
 		m.spawn.close()
