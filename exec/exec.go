@@ -110,7 +110,7 @@ func (u *Usage) add(r *sandbox.Report) {
 // limits are at fault, and a run that needs it is rejected. Anything else that
 // Session returns means "could not run".
 type Failure struct {
-	Kind   string              // "error", "memory", "timeout", "output", "crash", "limits", "violation"
+	Kind   string              // "error", "memory", "timeout", "output", "crash", "limits", "columns", "violation"
 	Detail *protocol.UserError // set for "error"
 	Text   string              // one sentence for the user
 	Usage  Usage

@@ -28,6 +28,8 @@ type Result struct {
 	Env    objects.OID
 	Cached bool
 	Usage  Usage
+	// Warnings say what is not as the model's columns declare it (see Contract).
+	Warnings []string
 }
 
 // Arguments are what a model is evaluated on.
@@ -88,7 +90,8 @@ func (s *Session) Model(ctx context.Context, m *plan.Model, args Arguments, out 
 	if s.cached(key, &entry) {
 		if t, err := s.loadCached(ctx, entry.Tree); err == nil {
 			res.Table, res.Cached = t, true
-			return res, nil
+			res.Warnings, err = s.Contract(ctx, m, t)
+			return res, err
 		}
 		// Its objects are gone: a miss, and the new entry will replace it.
 	}
@@ -104,6 +107,9 @@ func (s *Session) Model(ctx context.Context, m *plan.Model, args Arguments, out 
 		// What the gate refuses for its violations must not come back from the
 		// cache as a result without any.
 		s.remember(key, modelEntry{Tree: res.Table.Tree.String()})
+	}
+	if res.Warnings, err = s.Contract(ctx, m, res.Table); err != nil {
+		return res, withUsage(err, &res.Usage)
 	}
 	return res, nil
 }

@@ -131,6 +131,8 @@ func (r *run) model(ctx context.Context, m *plan.Model, pushed, verified objects
 	if !kept {
 		args := exec.Arguments{Inputs: bound, Prior: was.prior, Params: params, Secrets: r.secretsOf(m)}
 		res, err = r.sess.Model(ctx, m, args, words.sink())
+	} else {
+		res.Warnings, err = r.sess.Contract(ctx, m, was.table)
 	}
 	took := time.Since(started)
 	log := words.close()
@@ -139,6 +141,9 @@ func (r *run) model(ctx context.Context, m *plan.Model, pushed, verified objects
 	}
 	if err == nil && len(res.Usage.Violations) > 0 {
 		err = &exec.Failure{Kind: "violation", Text: violationText(res.Usage.Violations), Usage: res.Usage}
+	}
+	if err == nil && r.opt.strict && len(res.Warnings) > 0 {
+		err = &exec.Failure{Kind: "columns", Text: "the result is not what columns= declares, and warnings are failures under -o strict: " + strings.Join(res.Warnings, "; "), Usage: res.Usage}
 	}
 	if err != nil {
 		return r.modelFailed(m, bound, res, err, log, took)
@@ -164,6 +169,9 @@ func (r *run) model(ctx context.Context, m *plan.Model, pushed, verified objects
 		how = "kept: same code, inputs and parameters"
 	}
 	r.say.line("model", m.Name, "%s rows, %s", count(res.Table.Rows()), how)
+	for _, w := range res.Warnings {
+		r.warn(fmt.Sprintf("model %s: %s", m.Name, w))
+	}
 	if len(m.Packages) > 0 && !res.Cached {
 		r.warn(fmt.Sprintf("model %s declares packages; this server does not install any and ran it with those of its own interpreter", m.Name))
 	}

@@ -195,6 +195,10 @@ func TestProblems(t *testing.T) {
 			files: map[string]string{"models/a.sql": "-- headgate: strategy=overwrite_partitions\n-- headgate: partitioned_by=[week(day)]\nSELECT 1"},
 			want:  "models/a.sql:2: partitioned_by: \"week(day)\": want a column, or year(...), month(...), day(...) or hour(...) of one",
 		},
+		"columns twice": {
+			files: map[string]string{"models/a.sql": "-- headgate: columns=[day DATE, Day]\nSELECT 1"},
+			want:  "models/a.sql:1: columns names \"Day\" twice",
+		},
 		"partition term twice": {
 			files: map[string]string{"models/a.sql": "-- headgate: strategy=overwrite_partitions partitioned_by=[day, Day]\nSELECT 1"},
 			want:  "models/a.sql:1: partitioned_by names \"Day\" twice",

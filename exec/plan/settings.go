@@ -15,6 +15,8 @@ type header struct {
 	faults []fault
 
 	partitionedBy []string
+	columns       []string
+	types         map[string]string // of columns that declare one
 }
 
 type fault struct {
@@ -86,7 +88,18 @@ func (h *header) parse(s string, line int, known []string) {
 			h.fault(line, "%q is not a setting; write name=value", clip(s))
 			return
 		}
-		values, list, after, err := parseValue(strings.TrimSpace(after))
+		after = strings.TrimSpace(after)
+		if name == "columns" && strings.HasPrefix(after, "[") {
+			columns, types, rest, err := parseColumns(after)
+			if err != nil {
+				h.fault(line, "setting %s: %v", name, err)
+				return
+			}
+			s, h.types = rest, types
+			h.set(name, columns, true, line, known)
+			continue
+		}
+		values, list, after, err := parseValue(after)
 		if err != nil {
 			h.fault(line, "setting %s: %v", name, err)
 			return
@@ -110,6 +123,8 @@ func (h *header) set(name string, values []string, list bool, line int, known []
 		h.key = values
 	case name == "params":
 		h.params = values
+	case name == "columns":
+		h.columns = values
 	case name == "partitioned_by":
 		h.partitionedBy = values
 	case list:
@@ -149,6 +164,46 @@ func parseValue(s string) (values []string, list bool, rest string, err error) {
 		default:
 			return nil, true, "", fmt.Errorf("the list is not closed with ]")
 		}
+	}
+}
+
+// parseColumns reads a list of columns, each of which may be followed by its type:
+// [day DATE, "the price" DECIMAL(18,2), tags VARCHAR[], n].
+func parseColumns(s string) (columns []string, types map[string]string, rest string, err error) {
+	types = make(map[string]string)
+	s = s[1:]
+	for {
+		name, after, err := parseWord(strings.TrimSpace(s), " \t,]")
+		if err != nil {
+			return nil, nil, "", err
+		}
+		end, depth, quoted := -1, 0, false
+	item:
+		for i, c := range after {
+			switch {
+			case c == '"':
+				quoted = !quoted
+			case quoted:
+			case c == '(' || c == '[':
+				depth++
+			case (c == ',' || c == ']') && depth == 0:
+				end = i
+				break item
+			case c == ')' || c == ']':
+				depth--
+			}
+		}
+		if end < 0 {
+			return nil, nil, "", fmt.Errorf("the list is not closed with ]")
+		}
+		columns = append(columns, name)
+		if t := strings.TrimSpace(after[:end]); t != "" {
+			types[name] = t
+		}
+		if after[end] == ']' {
+			return columns, types, after[end+1:], nil
+		}
+		s = after[end+1:]
 	}
 }
 

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"maps"
 	"math"
 	"reflect"
 	"strings"
@@ -48,11 +49,47 @@ func TestHeader(t *testing.T) {
 	}
 }
 
+func TestHeaderColumns(t *testing.T) {
+	for _, c := range []struct {
+		text    string
+		columns []string
+		types   map[string]string
+		fault   string
+	}{
+		{text: "-- headgate: columns=[day, n] key=[day]", columns: []string{"day", "n"}},
+		{text: "-- headgate: columns=day", columns: []string{"day"}},
+		{
+			text:    `-- headgate: columns=[ day DATE, "the price" DECIMAL(18, 2),tags VARCHAR[] , pair STRUCT("a]" INTEGER[]), n ] key=[day]`,
+			columns: []string{"day", "the price", "tags", "pair", "n"},
+			types:   map[string]string{"day": "DATE", "the price": "DECIMAL(18, 2)", "tags": "VARCHAR[]", "pair": `STRUCT("a]" INTEGER[])`},
+		},
+		{text: "-- headgate: columns=[]", fault: "setting columns: a value is missing"},
+		{text: "-- headgate: columns=[a INTEGER", fault: "setting columns: the list is not closed with ]"},
+		{text: "-- headgate: columns=[a DECIMAL(1,2]", fault: "setting columns: the list is not closed with ]"},
+		{text: "-- headgate: columns=[a,,b]", fault: "setting columns: a value is missing"},
+	} {
+		h := parseHeader(c.text, modelSettings)
+		if c.fault != "" {
+			if len(h.faults) == 0 || h.faults[0].message != c.fault {
+				t.Errorf("%q: faults %v, want %q", c.text, h.faults, c.fault)
+			}
+			continue
+		}
+		if len(h.faults) > 0 || !reflect.DeepEqual(h.columns, c.columns) || !maps.Equal(h.types, c.types) {
+			t.Errorf("%q: columns %q, types %q, faults %v", c.text, h.columns, h.types, h.faults)
+		}
+		if strings.Contains(c.text, "key=") && !reflect.DeepEqual(h.key, []string{"day"}) {
+			t.Errorf("%q: what follows the list is not read: key %q", c.text, h.key)
+		}
+	}
+}
+
 // FuzzHeader holds that what is read can be written and is read again the same,
 // and that no fault is outside the text.
 func FuzzHeader(f *testing.F) {
 	for _, s := range []string{
 		"-- headgate: key=[day, \"a\"\"b\"] strategy=replace\nSELECT 1", "/* x */ -- headgate: name=a", "/*\n*/\n--headgate:name=\"", "-- headgate: key=[a,,b] ]", "",
+		"-- headgate: columns=[a INT, \"b\" DECIMAL(1,2)[]] key=a",
 	} {
 		f.Add(s)
 	}

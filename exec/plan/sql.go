@@ -13,7 +13,7 @@ import (
 
 // Settings of SQL files.
 var (
-	modelSettings    = []string{"key", "memory", "name", "params", "partitioned_by", "strategy", "timeout"}
+	modelSettings    = []string{"columns", "key", "memory", "name", "params", "partitioned_by", "strategy", "timeout"}
 	verifierSettings = []string{"memory", "name", "timeout"}
 )
 
@@ -87,6 +87,8 @@ func (b *builder) sqlModel(f *code) Model {
 		b.problem(f.Path, h.lines["partitioned_by"], "partitioned_by has a meaning for strategy %s only, this one is %s", StrategyOverwritePartitions, m.Strategy)
 	}
 	b.checkKey(f.Path, h.lines["key"], m.Key)
+	m.Columns, m.Types = h.columns, h.types
+	b.checkContract(f.Path, h.lines["columns"], m.Columns)
 	m.Params = b.sqlParams(f.Path, h.lines["params"], h.params)
 	m.Resources = b.resources(f.Path, h.lines["memory"], h.rest["memory"], h.lines["timeout"], h.rest["timeout"])
 	return m
@@ -158,6 +160,15 @@ func (b *builder) partitionedBy(file string, line int, strategy string, terms []
 		}
 	}
 	return terms
+}
+
+// checkContract checks the columns that a model promises.
+func (b *builder) checkContract(file string, line int, columns []string) {
+	for i, column := range columns {
+		if slices.ContainsFunc(columns[:i], func(s string) bool { return strings.EqualFold(s, column) }) {
+			b.problem(file, line, "columns names %q twice", clip(column))
+		}
+	}
 }
 
 func (b *builder) checkKey(file string, line int, key []string) {

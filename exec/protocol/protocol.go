@@ -30,6 +30,8 @@ const (
 	OpVerify Op = "verify"
 	// OpProject cuts each input down to its Select and Filter -> one Parquet file each, and Answer.Projected.
 	OpProject Op = "project"
+	// OpTypes answers with what a table holds for each type of Types -> Answer.Types.
+	OpTypes Op = "types"
 	// OpQuery runs SQL and sends its rows -> one file "rows" in Format, Answer.Rows.
 	OpQuery Op = "query"
 )
@@ -55,6 +57,8 @@ type Order struct {
 	Format  string   `json:"format,omitempty"`   // OpQuery: "table", "csv", "json" (lines), "parquet"
 	MaxRows int64    `json:"max_rows,omitempty"` // OpQuery: stop after this many rows; OpVerify: rows kept per violations file
 	Queries []Query  `json:"queries,omitempty"`  // OpTables, OpVerify
+
+	Types []string `json:"types,omitempty"` // OpTypes: as somebody wrote them: "int", "text", "decimal(9,2)"
 
 	// Files to cut (OpCut).
 	Files      []string `json:"files,omitempty"`
@@ -126,6 +130,7 @@ type Answer struct {
 	Columns  []Column      `json:"columns,omitempty"` // OpQuery, OpPyModel
 	Declared []Declaration `json:"declared,omitempty"`
 
+	Types     []string     `json:"types,omitempty"`     // OpTypes: DuckDB's names, one per type, in order
 	Projected []Projection `json:"projected,omitempty"` // one per input, in order
 }
 

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"fmt"
 	"strings"
 
@@ -122,6 +123,36 @@ func canonicalOrder(columns []protocol.Column) string {
 
 func isNested(t string) bool {
 	return strings.HasSuffix(t, "]") || strings.HasPrefix(t, "STRUCT(") || strings.HasPrefix(t, "MAP(") || strings.HasPrefix(t, "UNION(")
+}
+
+// types answers with the type that a table has for each type that somebody wrote:
+// INT is INTEGER, and a HUGEINT is stored as a BIGINT.
+func (e *execution) types(ctx context.Context) (*protocol.Answer, error) {
+	answer := &protocol.Answer{}
+	for _, written := range e.order.Types {
+		// On a line of its own, so that a comment in it ends before the parenthesis.
+		cast := "SELECT CAST(NULL AS " + written + "\n) AS c"
+		if _, err := e.db.parse(ctx, cast); err != nil {
+			return nil, noType(written)
+		}
+		columns, err := e.db.describeQuery(ctx, cast)
+		if err != nil || len(columns) != 1 {
+			return nil, noType(written)
+		}
+		list, err := projection(columns, false)
+		if err != nil {
+			return nil, err
+		}
+		if columns, err = e.db.describeQuery(ctx, "SELECT "+list+" FROM ("+cast+")"); err != nil {
+			return nil, err
+		}
+		answer.Types = append(answer.Types, columns[0].Type)
+	}
+	return answer, nil
+}
+
+func noType(written string) error {
+	return dataError("there is no type %q; types are written as in DuckDB: BIGINT, VARCHAR, TIMESTAMP, DECIMAL(18,2), INTEGER[]", shorten(written, 100))
 }
 
 // shorten cuts a text for a message or a sample.

@@ -85,6 +85,7 @@ func (e *execution) answer(ctx context.Context, log io.Writer) (a *protocol.Answ
 		protocol.OpVerify:   e.verify,
 		protocol.OpQuery:    e.query,
 		protocol.OpProject:  e.project,
+		protocol.OpTypes:    e.types,
 	}[e.order.Op]
 	if !ok {
 		return nil, &protocol.UserError{Kind: kindInternal, Message: fmt.Sprintf("the worker does not know the order %q", e.order.Op)}

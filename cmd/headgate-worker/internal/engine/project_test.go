@@ -70,3 +70,20 @@ func TestProjectErrors(t *testing.T) {
 		}
 	}
 }
+
+func TestTypes(t *testing.T) {
+	written := []string{"int", "TEXT", "string", "timestamptz", "decimal(9, 2)", "INT8[]", "hugeint", "struct(a int, b text)", "Map(int, date)", "float8", "enum('a')", "timestamp_s", "bool -- yes"}
+	want := []string{"INTEGER", "VARCHAR", "VARCHAR", "TIMESTAMP WITH TIME ZONE", "DECIMAL(9,2)", "BIGINT[]", "BIGINT", "STRUCT(a INTEGER, b VARCHAR)", "MAP(INTEGER, DATE)", "DOUBLE", "VARCHAR", "TIMESTAMP", "BOOLEAN"}
+	a, _ := ok(t, &protocol.Order{Op: protocol.OpTypes, Types: written})
+	if !slices.Equal(a.Types, want) {
+		t.Errorf("have %q\nwant %q", a.Types, want)
+	}
+	for _, wrong := range []string{"", "intt", "INT) AS a, CAST(1 AS INT", "INT) FROM range(3); SELECT (1", "DECIMAL(99,2)", "/*"} {
+		if a, _ := do(t, &protocol.Order{Op: protocol.OpTypes, Types: []string{"INT", wrong}}); a.Error == nil || !strings.Contains(a.Error.Message, "there is no type") {
+			t.Errorf("%q: %+v, %q", wrong, a.Error, a.Types)
+		}
+	}
+	if a, _ := do(t, &protocol.Order{Op: protocol.OpTypes, Types: []string{"UNION(a INT)"}}); a.Error == nil || !strings.Contains(a.Error.Message, "without loss") {
+		t.Errorf("a type that cannot be stored: %+v", a)
+	}
+}
