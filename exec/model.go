@@ -30,6 +30,8 @@ type Result struct {
 	Usage  Usage
 	// Warnings say what is not as the model's columns declare it (see Contract).
 	Warnings []string
+
+	key Key
 }
 
 // Arguments are what a model is evaluated on.
@@ -85,9 +87,9 @@ func (s *Session) Model(ctx context.Context, m *plan.Model, args Arguments, out 
 	if args.Prior != nil {
 		act.Prior = args.Prior.Tree.String()
 	}
-	key := act.key()
+	res.key = act.key()
 	var entry modelEntry
-	if s.cached(key, &entry) {
+	if s.cached(res.key, &entry) {
 		if t, err := s.loadCached(ctx, entry.Tree); err == nil {
 			res.Table, res.Cached = t, true
 			res.Warnings, err = s.Contract(ctx, m, t)
@@ -95,23 +97,37 @@ func (s *Session) Model(ctx context.Context, m *plan.Model, args Arguments, out 
 		}
 		// Its objects are gone: a miss, and the new entry will replace it.
 	}
-	if m.Kind == plan.KindPython {
-		res.Table, err = s.pythonModel(ctx, m, args, out, &res.Usage)
-	} else {
-		res.Table, err = s.sqlModel(ctx, m, args, out, &res.Usage)
-	}
-	if err != nil {
+	if res.Table, err = s.compute(ctx, m, args, out, &res.Usage); err != nil {
 		return res, withUsage(err, &res.Usage)
 	}
 	if len(res.Usage.Violations) == 0 {
 		// What the gate refuses for its violations must not come back from the
 		// cache as a result without any.
-		s.remember(key, modelEntry{Tree: res.Table.Tree.String()})
+		s.remember(res.key, modelEntry{Tree: res.Table.Tree.String()})
 	}
 	if res.Warnings, err = s.Contract(ctx, m, res.Table); err != nil {
 		return res, withUsage(err, &res.Usage)
 	}
 	return res, nil
+}
+
+func (s *Session) compute(ctx context.Context, m *plan.Model, args Arguments, out Sink, u *Usage) (*Table, error) {
+	if m.Kind == plan.KindPython {
+		return s.pythonModel(ctx, m, args, out, u)
+	}
+	return s.sqlModel(ctx, m, args, out, u)
+}
+
+// Repeat evaluates a model once more, in new sandboxes, on the arguments that
+// gave first, and adds to first's usage. It returns what came out now. If that is
+// another snapshot, or none, first is no function of its arguments: the session
+// forgets it, since an entry of the action cache says that it is one.
+func (s *Session) Repeat(ctx context.Context, m *plan.Model, args Arguments, first *Result, out Sink) (*Table, error) {
+	again, err := s.compute(ctx, m, args, out, &first.Usage)
+	if err != nil || again.Tree != first.Table.Tree || len(first.Usage.Violations) > 0 {
+		s.forget(first.key)
+	}
+	return again, withUsage(err, &first.Usage)
 }
 
 func (s *Session) loadCached(ctx context.Context, tree string) (*Table, error) {

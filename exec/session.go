@@ -75,9 +75,16 @@ func (s *Session) remember(k Key, v any) {
 	s.pending[k] = v
 }
 
-// opReads is the operation of cache entries about what a query reads: its tables
-// and, unlike those of the operation "tables" before it, its variables.
-const opReads = "reads"
+func (s *Session) forget(k Key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.pending, k)
+}
+
+// opReads is the operation of cache entries about what a query reads: its tables,
+// its variables and the clock. Those of the operations "tables" and "reads"
+// before it lack the one or the other.
+const opReads = "tables, variables, clock"
 
 // Tables implements plan.Declarer: which tables each query reads, by DuckDB's
 // own parser in a sandbox, cached per query.

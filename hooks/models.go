@@ -128,11 +128,15 @@ func (r *run) model(ctx context.Context, m *plan.Model, pushed, verified objects
 	started := time.Now()
 	kept := was.done != nil && !r.opt.noCache
 	res := &exec.Result{Table: was.table, Cached: true}
+	args := exec.Arguments{Inputs: bound, Prior: was.prior, Params: params, Secrets: r.secretsOf(m)}
 	if !kept {
-		args := exec.Arguments{Inputs: bound, Prior: was.prior, Params: params, Secrets: r.secretsOf(m)}
 		res, err = r.sess.Model(ctx, m, args, words.sink())
 	} else {
 		res.Warnings, err = r.sess.Contract(ctx, m, was.table)
+	}
+	var doubt string
+	if err == nil && r.policy.Sandbox.DoubleRun && !res.Cached && len(res.Usage.Violations) == 0 {
+		doubt, err = r.repeat(ctx, m, args, res)
 	}
 	took := time.Since(started)
 	log := words.close()
@@ -159,6 +163,7 @@ func (r *run) model(ctx context.Context, m *plan.Model, pushed, verified objects
 	if kept {
 		rec.Kept, rec.Env = true, was.done.Env
 	}
+	rec.determinism(r.policy.Sandbox.DoubleRun && !res.Cached, doubt != "" || kept && was.done.NotDeterministic)
 	r.rec.Models = append(r.rec.Models, rec)
 	r.rec.log(m.Name, log)
 	how := seconds(took)
@@ -174,6 +179,12 @@ func (r *run) model(ctx context.Context, m *plan.Model, pushed, verified objects
 	}
 	if len(m.Packages) > 0 && !res.Cached {
 		r.warn(fmt.Sprintf("model %s declares packages; this server does not install any and ran it with those of its own interpreter", m.Name))
+	}
+	if doubt != "" {
+		r.warn(fmt.Sprintf("model %s is not deterministic: %s", m.Name, doubt))
+	}
+	if text := clockWarning(m, bound); text != "" {
+		r.warn(text)
 	}
 	// A derived table that somebody pushed counts for nothing unless it is what
 	// the model gives; a table left as it was at the base needs no remark.

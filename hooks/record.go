@@ -93,8 +93,11 @@ type ModelRecord struct {
 	Prior    string            `json:"prior,omitempty"`    // the snapshot that the strategy builds on
 	Kept     bool              `json:"kept,omitempty"`     // a gate commit gave it already, so it was not evaluated
 	Snapshot string            `json:"snapshot,omitempty"`
-	Rows     int64             `json:"rows"`
-	Error    *ErrorRecord      `json:"error,omitempty"`
+	// Deterministic says whether a second run on the same inputs gave the same;
+	// absent if there was none.
+	Deterministic *bool        `json:"deterministic,omitempty"`
+	Rows          int64        `json:"rows"`
+	Error         *ErrorRecord `json:"error,omitempty"`
 	CostRecord
 }
 
@@ -209,6 +212,7 @@ func (rec *Record) modelTrailers() []trailer.Model {
 			Name: m.Name, Code: m.Code, Env: m.Env, Out: m.Snapshot, Rows: m.Rows, Cached: m.Cached,
 			Params: canonicalJSON(m.Params), Strategy: m.Strategy, Prior: m.Prior,
 		}
+		t.NotDeterministic = m.Deterministic != nil && !*m.Deterministic
 		for name, snap := range m.Inputs {
 			t.Inputs = append(t.Inputs, trailer.Input{Table: name, Snapshot: snap})
 		}

@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha1"
 	"encoding/json"
@@ -43,10 +44,12 @@ type scripted struct {
 	params   map[string]any // of the last model that had some
 	// python answers the orders of Python functions; nil: there is no interpreter.
 	python func(ctx context.Context, job sandbox.Job) (*protocol.Answer, error)
+	column string // the name of each table's one column; "" is n
 }
 
 var (
 	from     = regexp.MustCompile(`FROM ([a-z_.]+)`)
+	clock    = regexp.MustCompile(`\b(now\(\)|current_date)`)
 	variable = regexp.MustCompile(`getvariable\('(\w+)'\)`)
 )
 
@@ -66,6 +69,11 @@ func (s *scripted) Run(ctx context.Context, job sandbox.Job) (*sandbox.Report, e
 			t := protocol.QueryTables{Name: q.Name, Tables: []string{}}
 			for _, m := range variable.FindAllStringSubmatch(q.SQL, -1) {
 				t.Variables = append(t.Variables, m[1])
+			}
+			for i, line := range strings.Split(q.SQL, "\n") {
+				for _, m := range clock.FindAllString(line, -1) {
+					t.Clock = append(t.Clock, protocol.ClockRead{Name: m, Line: i + 1, Word: !strings.HasSuffix(m, "()")})
+				}
 			}
 			for _, m := range from.FindAllStringSubmatch(q.SQL, -1) {
 				t.Tables = append(t.Tables, m[1])
@@ -116,9 +124,9 @@ func (s *scripted) Run(ctx context.Context, job sandbox.Job) (*sandbox.Report, e
 		if err := job.Files("part-0", int64(len(part)), bytes.NewReader(part)); err != nil {
 			return nil, err
 		}
-		a.Snapshot = oneColumn("part-0")
+		a.Snapshot = s.oneColumn("part-0")
 	case protocol.OpDescribe:
-		a.Snapshot = oneColumn(o.Inputs[0].Files...)
+		a.Snapshot = s.oneColumn(o.Inputs[0].Files...)
 	case protocol.OpVerify:
 		for _, q := range o.Queries {
 			c := protocol.Check{Name: q.Name}
@@ -149,12 +157,12 @@ func (s *scripted) Run(ctx context.Context, job sandbox.Job) (*sandbox.Report, e
 	return report, nil
 }
 
-func oneColumn(files ...string) *protocol.Snapshot {
-	s := &protocol.Snapshot{Columns: []protocol.Column{{Name: "n", Type: "BIGINT", Nullable: true}}}
+func (s *scripted) oneColumn(files ...string) *protocol.Snapshot {
+	snap := &protocol.Snapshot{Columns: []protocol.Column{{Name: cmp.Or(s.column, "n"), Type: "BIGINT", Nullable: true}}}
 	for _, f := range files {
-		s.Parts = append(s.Parts, protocol.Part{File: f, Rows: 1, Stats: []protocol.ColumnStats{{Min: json.RawMessage("7"), Max: json.RawMessage("7")}}})
+		snap.Parts = append(snap.Parts, protocol.Part{File: f, Rows: 1, Stats: []protocol.ColumnStats{{Min: json.RawMessage("7"), Max: json.RawMessage("7")}}})
 	}
-	return s
+	return snap
 }
 
 // count returns how many orders of op there were, and forgets them.

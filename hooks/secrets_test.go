@@ -61,7 +61,7 @@ func (f *talker) answer(_ context.Context, job sandbox.Job) (*protocol.Answer, e
 		return &protocol.Answer{Rows: 1}, job.Files("output.parquet", 8, strings.NewReader("PAR1PAR1"))
 	case protocol.OpCut:
 		part := []byte("PAR1 enriched PAR1")
-		return &protocol.Answer{Snapshot: oneColumn("part-0")}, job.Files("part-0", int64(len(part)), bytes.NewReader(part))
+		return &protocol.Answer{Snapshot: new(scripted).oneColumn("part-0")}, job.Files("part-0", int64(len(part)), bytes.NewReader(part))
 	}
 	return nil, fmt.Errorf("unscripted order %q", job.Order.Op)
 }

@@ -54,6 +54,9 @@ type Model struct {
 	// StrategyOverwritePartitions.
 	PartitionedBy []string
 	Inputs        []Input // sorted by Table for SQL, in argument order for Python
+	// Clock is where a SQL model reads the clock, in the order of the text. It is
+	// decided by SQL alone, and so is not in Code by itself.
+	Clock []protocol.ClockRead
 
 	Declared // of a Python model; of a SQL model only its Params
 	Resources
@@ -114,7 +117,8 @@ type Verifier struct {
 
 	SQL           string
 	Inputs        []Input
-	Table, Column string // of a column test
+	Clock         []protocol.ClockRead // see Model.Clock
+	Table, Column string               // of a column test
 
 	Declared
 	Resources

@@ -61,6 +61,9 @@ func (b *builder) sqlFiles(ctx context.Context, files []code) ([]query, error) {
 		var params []Param
 		if m := queries[i].model; m >= 0 {
 			params = b.models[m].Params
+			b.models[m].Clock = a.Clock
+		} else {
+			b.verify[queries[i].verify].Clock = a.Clock
 		}
 		b.checkVariables(&files[i], params, a.Variables)
 	}

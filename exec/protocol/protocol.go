@@ -156,10 +156,21 @@ func (e *UserError) Error() string { return e.Message }
 
 // QueryTables is what one query reads, as written: "flights", "base.flights".
 type QueryTables struct {
-	Name      string     `json:"name"`
-	Tables    []string   `json:"tables"`
-	Variables []string   `json:"variables,omitempty"` // named by getvariable()
-	Error     *UserError `json:"error,omitempty"`     // a syntax error, or a statement that is not a SELECT
+	Name      string      `json:"name"`
+	Tables    []string    `json:"tables"`
+	Variables []string    `json:"variables,omitempty"` // named by getvariable()
+	Clock     []ClockRead `json:"clock,omitempty"`
+	Error     *UserError  `json:"error,omitempty"` // a syntax error, or a statement that is not a SELECT
+}
+
+// ClockRead is a place where a query reads the clock: its result is not decided
+// by what it reads of tables.
+type ClockRead struct {
+	Name   string `json:"name"` // "now()", "current_date"
+	Line   int    `json:"line"`
+	Column int    `json:"column"`
+	// Word: a name without parentheses, which is a column where there is one of that name.
+	Word bool `json:"word,omitempty"`
 }
 
 // Snapshot describes a table as the worker cut or found it.

@@ -110,7 +110,19 @@ func (d *document) sandbox(n ast.Node, s *Sandbox) {
 			}
 			s.Timeout = t
 		},
+		"double_run": func(n ast.Node) { s.DoubleRun = d.doubleRun(n) },
 	})
+}
+
+func (d *document) doubleRun(n ast.Node) bool {
+	if b, ok := n.(*ast.BoolNode); ok && !b.Value && strings.EqualFold(b.Token.Value, "off") {
+		return false // see gate
+	}
+	s, ok := d.text(n, "sandbox.double_run")
+	if ok && s != "off" && s != "new" {
+		d.problem(n, "sandbox.double_run is %q, want off, or new to evaluate new results twice%s", s, plan.DidYouMean(s, []string{"off", "new"}))
+	}
+	return s == "new"
 }
 
 func (d *document) size(n ast.Node, where string, least int64, shown string) int64 {

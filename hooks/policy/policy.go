@@ -66,6 +66,9 @@ type Sandbox struct {
 	Output  int64 // bytes
 	CPUs    float64
 	Timeout time.Duration
+	// DoubleRun makes the gate evaluate a model twice whose result is not from the
+	// action cache, to find out whether it can be repeated.
+	DoubleRun bool
 }
 
 // Python says what a Python function may ask for.

@@ -18,7 +18,7 @@ branches:
   main: {gate: required}
   "release/*": {gate: advisory}
   scratch: {gate: off}
-sandbox: {memory: 512MiB, cpus: 1.5, timeout: 90s, output: 1GiB}
+sandbox: {memory: 512MiB, cpus: 1.5, timeout: 90s, output: 1GiB, double_run: new}
 python:
   default: "3.11"
   packages: {allow: ["DuckDB", scikit_learn]}
@@ -61,7 +61,7 @@ func TestParseReadsEverySection(t *testing.T) {
 			{Pattern: "release/*", Gate: Advisory, Line: 4},
 			{Pattern: "scratch", Gate: Off, Line: 5},
 		},
-		Sandbox: Sandbox{Memory: 512 << 20, Output: 1 << 30, CPUs: 1.5, Timeout: 90 * time.Second},
+		Sandbox: Sandbox{Memory: 512 << 20, Output: 1 << 30, CPUs: 1.5, Timeout: 90 * time.Second, DoubleRun: true},
 		Python:  Python{Default: "3.11", Packages: []string{"duckdb", "scikit-learn"}},
 		Tables: map[string]Table{
 			"flights": {Line: 11, Key: []string{"flight_id"}, KeyLine: 12, Columns: map[string]Column{
@@ -126,13 +126,15 @@ func TestProblems(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"unknown key":          {"branches: {}\ntabels: {}\n", `headgate.yaml:2: unknown key "tabels" (did you mean "tables"?)`},
 		"unknown nested key":   {"sandbox:\n  memroy: 2GiB\n", `headgate.yaml:2: unknown key "memroy" in sandbox (did you mean "memory"?)`},
-		"nothing near":         {"sandbox:\n  zzzzzz: 1\n", `headgate.yaml:2: unknown key "zzzzzz" in sandbox (there are cpus, memory, output, timeout)`},
+		"nothing near":         {"sandbox:\n  zzzzzz: 1\n", `headgate.yaml:2: unknown key "zzzzzz" in sandbox (there are cpus, double_run, memory, output, timeout)`},
 		"wrong type":           {"tables: [a]\n", "headgate.yaml:1: tables must be a mapping (key: value), not a list"},
 		"scalar root":          {"hello\n", "headgate.yaml:1: the file must be a mapping (key: value), not a text"},
 		"null section":         {"sandbox:\n", "headgate.yaml:1: sandbox must be a mapping (key: value), not nothing"},
 		"number for a text":    {"sandbox: {memory: 2}\n", "headgate.yaml:1: sandbox.memory must be a text, not the number 2"},
 		"bad size":             {"sandbox: {memory: 2 gigs}\n", `headgate.yaml:1: sandbox.memory: "2 gigs" is not a size such as 512MiB or 2GiB`},
 		"small size":           {"sandbox: {memory: 1MiB}\n", "headgate.yaml:1: sandbox.memory: 1MiB is less than 64MiB"},
+		"double run":           {"sandbox: {double_run: always}\n", `headgate.yaml:1: sandbox.double_run is "always", want off, or new to evaluate new results twice`},
+		"double run as a bool": {"sandbox: {double_run: true}\n", "headgate.yaml:1: sandbox.double_run must be a text, not the boolean true"},
 		"bad duration":         {"sandbox: {timeout: 10}\n", "headgate.yaml:1: sandbox.timeout must be a text, not the number 10"},
 		"negative duration":    {"sandbox: {timeout: \"-1s\"}\n", `headgate.yaml:1: sandbox.timeout: duration "-1s" is not positive`},
 		"no cpus":              {"sandbox: {cpus: 0}\n", "headgate.yaml:1: sandbox.cpus must be between 0.1 and 64"},

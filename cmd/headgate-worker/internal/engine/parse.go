@@ -270,7 +270,7 @@ func (e *execution) tables(ctx context.Context) (*protocol.Answer, error) {
 			found.Error = userError(err)
 			found.Error.Query = q.Name
 		} else {
-			found.Tables, found.Variables = readBy(st), st.variables
+			found.Tables, found.Variables, found.Clock = readBy(st), st.variables, clockReads(q.SQL, st)
 		}
 		answer.Tables = append(answer.Tables, found)
 	}
