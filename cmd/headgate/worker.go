@@ -45,7 +45,7 @@ func (f workerFlag) path() (string, error) {
 // is theirs to fill, so only the answer, which is held in memory, is bounded.
 var localLimits = protocol.ReadLimits{
 	Files: 1 << 20, FileBytes: 1 << 50, TotalBytes: 1 << 50,
-	AnswerBytes: protocol.DefaultReadLimits.AnswerBytes,
+	AnswerBytes: protocol.DefaultReadLimits.AnswerBytes, Notes: protocol.DefaultReadLimits.Notes,
 }
 
 // runWorker runs one order in a worker process of the user's own. Nothing is

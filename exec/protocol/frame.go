@@ -43,15 +43,18 @@ type ReadLimits struct {
 	FileBytes   int64 // bytes of one file
 	TotalBytes  int64 // bytes of all files together
 	AnswerBytes int64 // bytes of the answer's JSON
+	Notes       int   // progress lines that are passed on; more of them are dropped
 }
 
-// DefaultReadLimits suits one function: 2 GiB of output and an answer of 64 MiB,
-// which holds the statistics of a table of some ten thousand parts.
+// DefaultReadLimits suits one function: 2 GiB of output, an answer of 64 MiB,
+// which holds the statistics of a table of some ten thousand parts, and as many
+// notes as a person may want to read.
 var DefaultReadLimits = ReadLimits{
 	Files:       100_000,
 	FileBytes:   2 << 30,
 	TotalBytes:  2 << 30,
 	AnswerBytes: 64 << 20,
+	Notes:       1000,
 }
 
 // LimitError says which bound of ReadLimits a function's output exceeded.
@@ -90,7 +93,9 @@ var ErrNoAnswer = errors.New("output ends without an answer")
 
 // FileSink takes one file frame. It need not read all of r: the rest is
 // skipped. size is what the frame announces; r fails with an error that wraps
-// ErrNoAnswer if the output ends before that many bytes.
+// ErrNoAnswer if the output ends before that many bytes. A sink that gets a file
+// which the function may not send returns a *FormatError: the fault is the
+// function's.
 type FileSink func(name string, size int64, r io.Reader) error
 
 // CheckFileName reports whether name may be a file frame's name: 1 to
@@ -219,6 +224,7 @@ type decoder struct {
 
 	start, off int64 // of the current frame; of the next byte
 	files      int
+	notes      int
 	total      int64
 }
 
@@ -338,7 +344,7 @@ func (d *decoder) readNote() error {
 	if !utf8.Valid(b) {
 		return d.malformed("note is not UTF-8")
 	}
-	if d.note != nil {
+	if d.notes++; d.note != nil && d.notes <= d.limits.Notes {
 		d.note(string(b))
 	}
 	return nil

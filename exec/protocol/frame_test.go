@@ -78,6 +78,21 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 	})
 }
 
+// Progress is for a person: a flood of it is no failure, and reaches nobody.
+func TestNotesAreBounded(t *testing.T) {
+	var buf bytes.Buffer
+	for range 10 {
+		mustWrite(t, protocol.WriteNote(&buf, "n"))
+	}
+	mustWrite(t, protocol.WriteAnswer(&buf, &protocol.Answer{Rows: 3}))
+	limits, got := protocol.DefaultReadLimits, 0
+	limits.Notes = 4
+	a, err := protocol.Read(&buf, limits, nil, func(string) { got++ })
+	if err != nil || a.Rows != 3 || got != 4 {
+		t.Fatalf("%d notes, answer %+v, error %v", got, a, err)
+	}
+}
+
 // A sink that does not want a file may ignore its bytes.
 func TestUnreadFileIsSkipped(t *testing.T) {
 	var buf bytes.Buffer
