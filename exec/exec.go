@@ -120,6 +120,7 @@ func (f *Failure) Error() string { return f.Text }
 
 // failureOf turns a report that is not a success into a *Failure, or nil.
 func failureOf(r *sandbox.Report, lim sandbox.Limits) *Failure {
+	var format *protocol.FormatError
 	switch {
 	case r.OOM:
 		return &Failure{Kind: "memory", Text: fmt.Sprintf("used more than its memory limit of %s; raise sandbox.memory in headgate.yaml or read less", size(lim.Memory))}
@@ -127,6 +128,8 @@ func failureOf(r *sandbox.Report, lim sandbox.Limits) *Failure {
 		return &Failure{Kind: "timeout", Text: fmt.Sprintf("ran longer than its limit of %s; raise sandbox.timeout in headgate.yaml or do less", lim.Timeout)}
 	case r.OutputExceeded:
 		return &Failure{Kind: "output", Text: fmt.Sprintf("wrote more than its output quota of %s", size(lim.Output))}
+	case errors.As(r.Malformed, &format):
+		return &Failure{Kind: "output", Text: "wrote to the server behind the harness's back: " + format.Reason}
 	case r.Answer == nil:
 		return &Failure{Kind: "crash", Text: fmt.Sprintf("ended without an answer (exit code %d)", r.ExitCode)}
 	case r.Answer.Error != nil:

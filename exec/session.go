@@ -152,7 +152,7 @@ func (s *Session) ask(ctx context.Context, kind sandbox.Kind, python string, ord
 }
 
 func noFiles(name string, size int64, _ io.Reader) error {
-	return fmt.Errorf("unexpected output file %q of %d bytes", name, size)
+	return &protocol.FormatError{Reason: fmt.Sprintf("file %q of %d bytes where none belongs", name, size)}
 }
 
 // duckdbShare of a sandbox's memory is DuckDB's own; the rest is for the
@@ -209,7 +209,7 @@ func (s *Session) spool(path string) protocol.FileSink {
 	used := false
 	return func(name string, n int64, r io.Reader) error {
 		if used {
-			return fmt.Errorf("second output file %q, expected one", name)
+			return &protocol.FormatError{Reason: fmt.Sprintf("a second file, %q", name)}
 		}
 		used = true
 		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o444)

@@ -157,7 +157,8 @@ func (r *running) read(files protocol.FileSink, note func(string)) error {
 	if files != nil {
 		sink = func(name string, size int64, body io.Reader) error {
 			err := files(name, size, body)
-			if err != nil && !errors.Is(err, protocol.ErrNoAnswer) {
+			var format *protocol.FormatError
+			if err != nil && !errors.Is(err, protocol.ErrNoAnswer) && !errors.As(err, &format) {
 				sinkErr = err
 			}
 			return err

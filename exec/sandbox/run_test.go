@@ -225,6 +225,16 @@ func TestOutputQuota(t *testing.T) {
 	}
 }
 
+// A file that a function may not send is its own fault, and no breakdown.
+func TestUnwelcomeFile(t *testing.T) {
+	m := open(t, quiet(t))
+	unwelcome := &protocol.FormatError{Reason: "a second file"}
+	r, err := do(t, m, Job{Order: &protocol.Order{SQL: "output 1"}, Files: func(string, int64, io.Reader) error { return unwelcome }})
+	if err != nil || r.Answer != nil || !errors.Is(r.Malformed, unwelcome) {
+		t.Errorf("%+v, %v", r.Report, err)
+	}
+}
+
 func TestMalformedOutput(t *testing.T) {
 	m := open(t, quiet(t))
 	r, err := do(t, m, Job{Order: &protocol.Order{SQL: "garbage"}})
