@@ -52,7 +52,7 @@ $(VENV)/.ready: test/requirements.txt | need-python3
 	touch $@
 
 .PHONY: test
-test: vet lint unit python e2e ## everything that CI checks
+test: vet lint unit python abuse e2e ## everything that CI checks
 
 .PHONY: vet
 vet: need-gcc need-g++
@@ -85,6 +85,10 @@ $(CACHE)/lint/.ready: test/lint-requirements.txt | need-python3
 	python3 -m venv $(CACHE)/lint
 	$(CACHE)/lint/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
+
+.PHONY: abuse
+abuse: build venv ## every attack of docs/threat-model.md, against the real sandbox
+	HEADGATE_PYTHON=$(CURDIR)/$(PYTHON) go test -count=1 ./test/abuse
 
 .PHONY: e2e
 e2e: build venv need-git need-ssh ## end-to-end scripts: the built server, real git and ssh, gVisor. RUN=name picks one

@@ -1,6 +1,11 @@
 package abuse
 
-import "strconv"
+import (
+	"strconv"
+	"testing"
+
+	"github.com/headgate/headgate/exec/sandbox"
+)
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
@@ -19,19 +24,28 @@ return read("/tmp/link")`, "ENOENT", nil},
 	{"read the host's first process", `return read("/proc/1/cmdline")`, `.*headgate\._sandbox.*`, nil},
 	{"read through /proc/1/root", `return read("/proc/1/root" + HOST["canary"])`, "ENOENT|EACCES", nil},
 	{"read the kernel's memory by /proc/kcore", `return read("/proc/kcore")`, "ENOENT|EACCES|EPERM", nil},
-	{"trigger the host's kernel by /proc/sysrq-trigger", `open("/proc/sysrq-trigger", "w").write("b")`, "ENOENT|EACCES|EPERM", nil},
-	{"set a kernel parameter", `open("/proc/sys/kernel/core_pattern", "w").write("|/tmp/pwned")`, "EACCES|EPERM|ENOENT", nil},
+	{"write to the running program by /proc/self/exe", `open("/proc/self/exe", "r+b")`, "EROFS|EACCES|ETXTBSY", []string{"write /proc/self/exe"}},
+	{"trigger the host's kernel by /proc/sysrq-trigger", `open("/proc/sysrq-trigger", "w").write("b")`, "EACCES|EPERM", []string{"write /proc/sysrq-trigger"}},
+	{"set a kernel parameter", `open("/proc/sys/kernel/core_pattern", "w").write("|/tmp/pwned")`, "EACCES|EPERM", []string{"write /proc/sys/kernel/core_pattern"}},
 	{"read the host's memory by /dev/mem", `return read("/dev/mem")`, "ENOENT|EACCES", nil},
 	{"read the kernel's log", `return read("/dev/kmsg")`, "ENOENT|EACCES", nil},
 	{"read a block device", `return [read(p) for p in ("/dev/sda", "/dev/vda", "/dev/nvme0n1") if os.path.exists(p)]`, `\[\]`, nil},
 	{"read the host's devices and cgroups by /sys", `return [p for p in ("/sys/fs/cgroup", "/sys/class/block", "/sys/firmware", "/sys/kernel/debug") if os.path.exists(p) and os.listdir(p)]`, `\[\]`, nil},
 	{"read the server's environment", `return [v for v in os.environ.items() if HOST["variable"] in v[0] or HOST["secret"] in v[1]]`, `\[\]`, nil},
 	{"use a descriptor that was left open", `
-return sorted(os.readlink("/proc/self/fd/" + n) for n in os.listdir("/proc/self/fd") if not os.readlink("/proc/self/fd/" + n).startswith(("/dev/null", "pipe:", "host:", "/proc/")))`, `\[\]`, nil},
+found = []
+for n in os.listdir("/proc/self/fd"):
+    try:
+        target = os.readlink("/proc/self/fd/" + n)
+    except OSError:
+        continue  # that of listdir itself
+    if not target.startswith(("/dev/null", "pipe:", "host:")):
+        found.append(target)
+return found`, `\[\]`, nil},
 	{"write to an input", `open("/in/0/000000.parquet", "r+b").write(b"x")`, "EROFS|EACCES", []string{"write /in/0/000000.parquet"}},
 	{"write to an input through its descriptor", `
 fd = os.open("/in/0/000000.parquet", os.O_RDONLY)
-open("/proc/self/fd/%d" % fd, "wb").write(b"x")`, "EROFS|EACCES", nil},
+open("/proc/self/fd/%d" % fd, "wb").write(b"x")`, "EROFS|EACCES", []string{"write /proc/self/fd/..."}},
 	{"add an input", `open("/in/0/pwned", "w")`, "EROFS|EACCES", []string{"write /in/0/pwned"}},
 	{"remove an input", `os.unlink("/in/0/000000.parquet")`, "EROFS|EACCES", []string{"write /in/0/000000.parquet"}},
 	{"replace an input", `os.rename("/in/0/000000.parquet", "/in/0/pwned")`, "EROFS|EACCES", []string{"write /in/0/000000.parquet to /in/0/pwned"}},
@@ -39,10 +53,10 @@ open("/proc/self/fd/%d" % fd, "wb").write(b"x")`, "EROFS|EACCES", nil},
 	{"change the time of an input", `os.utime("/in/0/000000.parquet", (1, 1))`, "EROFS|EPERM", []string{"write /in/0/000000.parquet"}},
 	{"cut off an input", `os.truncate("/in/0/000000.parquet", 0)`, "EROFS|EACCES", []string{"write /in/0/000000.parquet"}},
 	{"link an input to where it can be written", `os.link("/in/0/000000.parquet", "/tmp/mine")`, "EXDEV|EROFS|EPERM", nil},
-	{"write to the interpreter", `open(os.__file__, "a")`, "EROFS|EACCES", nil},
+	{"write to the interpreter", `open(os.__file__, "a")`, "EROFS|EACCES", []string{"write .../os.py"}},
 	{"write to the interpreter's packages", `
 import pyarrow
-open(os.path.dirname(pyarrow.__file__) + "/pwned.py", "w")`, "EROFS|EACCES", nil},
+open(os.path.dirname(pyarrow.__file__) + "/pwned.py", "w")`, "EROFS|EACCES", []string{"write .../pyarrow/pwned.py"}},
 	{"write to the harness", `open(headgate.__file__, "a")`, "EROFS|EACCES", []string{"write /sdk/headgate/__init__.py"}},
 	{"make a directory in the root", `os.mkdir("/pwned")`, "EROFS|EACCES", []string{"write /pwned"}},
 	{"make a link in the root", `os.symlink("/etc/passwd", "/pwned")`, "EROFS|EACCES", []string{"write /pwned"}},
@@ -51,5 +65,35 @@ open(os.path.dirname(pyarrow.__file__) + "/pwned.py", "w")`, "EROFS|EACCES", nil
 how = ctypes.create_string_buffer(struct.pack("QQQ", os.O_WRONLY | os.O_CREAT, 0o600, 0))
 syscall(437, -100, b"/etc/pwned", how, 24)`, "EROFS|EACCES", []string{"write /etc/pwned"}},
 	{"write to a name that is no text", `open(b"/in/0/\xff\xfe", "w")`, "EROFS|EACCES", []string{"write /in/0/?"}},
+	{"fill the memory of /dev/shm", `
+with open("/dev/shm/x", "wb", buffering=0) as f:
+    for n in range(200):
+        f.write(bytes(1 << 20))`, "ENOSPC", nil},
+	{"make a sparse giant file", `os.truncate(os.open("/tmp/giant", os.O_WRONLY | os.O_CREAT), 1 << 40)`, "EFBIG", nil},
+	{"make directories without end", `
+depth = 0
+try:
+    while depth < 3000:
+        os.mkdir("d")
+        os.chdir("d")
+        depth += 1
+finally:
+    os.chdir("/tmp")
+return depth > 100`, "True|ENAMETOOLONG", nil},
 	{"make a device", `os.mknod("/tmp/sda", 0o60666, os.makedev(8, 0))`, "EPERM", []string{"write /tmp/sda"}},
+}
+
+// environmentTries are about a function that declares packages.
+var environmentTries = []try{
+	{"write to the environment", `open("/env/pyarrow/pwned.py", "w")`, "EROFS|EACCES", []string{"write /env/pyarrow/pwned.py"}},
+	{"replace a package of the environment", `os.rename("/env/pyarrow", "/env/pwned")`, "EROFS|EACCES", []string{"write /env/pyarrow to /env/pwned"}},
+	{"use a package that was not declared", `return [d for d in sys.path if d.endswith("site-packages") and os.path.isdir(d) and os.listdir(d)]`, `\[\]`, nil},
+}
+
+// TestEnvironment gives a function the interpreter's packages as its environment.
+func TestEnvironment(t *testing.T) {
+	lab.hold(t, environmentTries, lab.run(t, sandbox.Job{
+		Kind: sandbox.KindPython, Packages: lab.packages, Order: lab.order("attack"),
+		Inputs: append(lab.inputs(), content("code/models/attack.py", lab.module(t, environmentTries))),
+	}))
 }

@@ -26,6 +26,8 @@ type laboratory struct {
 	dir   string
 	boxes *sandbox.Manager
 	host  map[string]string // what attackers are told of it
+
+	packages string // a directory of packages, pyarrow among them
 }
 
 var lab *laboratory
@@ -96,6 +98,7 @@ func open() (*laboratory, error) {
 		return nil, err
 	}
 	l.host["interpreter"], l.host["library"] = interpreters[0].Path, library
+	l.packages = filepath.Join(interpreters[0].Prefix, "lib", "python"+interpreters[0].Version, "site-packages")
 	l.boxes, err = sandbox.New(ctx, sandbox.Config{
 		Dir: l.host["state"], Runsc: filepath.Join(bin, "headgate"), Worker: filepath.Join(bin, "headgate-worker"),
 		PythonSDK: library, Interpreters: interpreters, WarmWorkers: -1, WarmPython: -1, Scratch: 256 << 20,
