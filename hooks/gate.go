@@ -36,6 +36,9 @@ type Config struct {
 type Gate struct {
 	cfg  Config
 	runs sync.WaitGroup
+
+	mu   sync.Mutex
+	live map[string]*live // runs under way, by id
 }
 
 // New returns a gate.
@@ -43,7 +46,7 @@ func New(cfg Config) *Gate {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Gate{cfg: cfg}
+	return &Gate{cfg: cfg, live: make(map[string]*live)}
 }
 
 // Wait returns when no run is under way, or when ctx ends.

@@ -200,18 +200,20 @@ func (r *run) model(ctx context.Context, m *plan.Model, pushed, verified objects
 
 func (r *run) modelFailed(m *plan.Model, bound []exec.Bound, res *exec.Result, err error, log []byte, took time.Duration) error {
 	var f *exec.Failure
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.rec.log(m.Name, log)
+	rec := modelRecord(m, bound, res, took)
 	if !errors.As(err, &f) {
+		rec.Status = "stopped" // cancelled, or it could not run
+		r.rec.Models = append(r.rec.Models, rec)
 		return fmt.Errorf("model %s: %w", m.Name, err)
 	}
 	r.concealFailure(f)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	rec := modelRecord(m, bound, res, took)
 	rec.Status, rec.Error = "failed", failureRecord(f)
 	rec.Params, rec.Secrets = r.paramsByName(m), secretNames(m)
 	rec.usage(f.Usage)
 	r.rec.Models = append(r.rec.Models, rec)
-	r.rec.log(m.Name, log)
 	r.say.line("model", m.Name, "FAILED: %s", f.Text)
 	if f.Detail != nil && f.Detail.Traceback != "" {
 		r.say.block(f.Detail.Traceback)
@@ -224,6 +226,7 @@ func (r *run) modelFailed(m *plan.Model, bound []exec.Bound, res *exec.Result, e
 
 // warn records something the pusher should know. The caller holds r.mu.
 func (r *run) warn(text string) {
+	text = r.hide.Text(text)
 	r.rec.Warnings = append(r.rec.Warnings, text)
 	r.say.line("note", "", "%s", strings.TrimSpace(text))
 }

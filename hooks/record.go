@@ -82,7 +82,7 @@ type ErrorRecord struct {
 type ModelRecord struct {
 	Name     string            `json:"name"`
 	Path     string            `json:"path"`
-	Status   string            `json:"status"` // "ok", "failed", "skipped"
+	Status   string            `json:"status"` // "ok", "failed", "skipped", "stopped"
 	Cached   bool              `json:"cached"`
 	Code     string            `json:"code,omitempty"`
 	Env      string            `json:"env,omitempty"`

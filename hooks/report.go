@@ -153,6 +153,14 @@ func (p *reporter) failed(r *run, kept bool) {
 	}
 }
 
+func (p *reporter) cancelled(r *run, by string, kept bool) {
+	branch := strings.TrimPrefix(string(r.target), headsPrefix)
+	p.print(fmt.Sprintf("headgate: CANCELLED by %s. %s is unchanged; what was computed is cached, so a new push goes on from there.\n", printable(by), branch))
+	if kept {
+		p.print(fmt.Sprintf("          The record: git fetch origin %s%s\n", runsPrefix, r.id()))
+	}
+}
+
 func short(oid objects.OID) string { return oid.String()[:10] }
 
 func seconds(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds()) }

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -61,6 +62,7 @@ type result struct {
 type run struct {
 	*request
 	gate    *Gate
+	live    *live
 	journal lake.Run
 	q       *objects.Quarantine // what the run makes
 	say     *reporter
@@ -79,19 +81,21 @@ func NewRunID(now time.Time) string {
 }
 
 // run executes the gate on one request: plan, execute models, verify, publish or
-// refuse. Errors are *Rejection, *CouldNotRun or, when only the final swap
+// refuse. Errors are *Rejection, *Cancelled, *CouldNotRun or, when only the final swap
 // failed, what swapError says.
 func (g *Gate) run(ctx context.Context, rq *request) (result, error) {
 	now := g.cfg.Now().UTC()
 	id := NewRunID(now)
+	ctx, live := g.enlist(ctx, rq, id)
 	r := &run{
-		request: rq, gate: g, say: newReporter(rq.progress), evaluation: newEvaluation(nil),
+		request: rq, gate: g, live: live, say: newReporter(io.MultiWriter(live.feed, rq.progress)), evaluation: newEvaluation(nil),
 		journal: lake.Run{ID: id, State: lake.Accepted, Target: string(rq.target), Base: rq.base.String(), Old: rq.old.String(), Proposal: rq.proposal.String(), Who: rq.who.Name, Started: now},
 		rec:     newRecord(id, rq, now),
 	}
 	log := g.cfg.Logger.With("lake", rq.lake.Name, "run", id, "target", rq.target, "who", rq.who.Name)
 	log.Info("run accepted", "proposal", rq.proposal, "base", rq.base)
 	res, err := r.execute(ctx)
+	g.dismiss(live, r.journal.State)
 	if r.sess != nil {
 		if cerr := r.sess.Close(); cerr != nil {
 			log.Warn("close session", "err", cerr)
@@ -103,11 +107,14 @@ func (g *Gate) run(ctx context.Context, rq *request) (result, error) {
 		}
 	}
 	var rejected *Rejection
+	var cancelled *Cancelled
 	switch {
 	case err == nil:
 		log.Info("run passed", "gate", res.gate, "dry_run", res.dryRun, "seconds", g.cfg.Now().Sub(now).Seconds())
 	case errors.As(err, &rejected):
 		log.Info("run rejected", "reasons", rejected.Reasons)
+	case errors.As(err, &cancelled):
+		log.Info("run cancelled", "by", cancelled.By)
 	default:
 		log.Error("run could not run", "err", err)
 	}
@@ -135,6 +142,9 @@ func (r *run) execute(ctx context.Context) (result, error) {
 		return result{}, &CouldNotRun{Run: r.id(), Cause: errors.New("its journal could not be written")}
 	}
 	commit, err := r.judge(ctx)
+	if by := r.live.seal(); by != nil {
+		return result{}, r.stop(context.WithoutCancel(ctx), by)
+	}
 	if err == nil {
 		if r.opt.dryRun {
 			return r.passDry(ctx, commit)
@@ -463,6 +473,24 @@ func (r *run) refuse(ctx context.Context, cause error) error {
 	r.gate.cfg.Logger.Error("run failed", "run", r.id(), "err", r.hide.Text(cause.Error()))
 	r.say.failed(r, kept == nil)
 	return &CouldNotRun{Run: r.id(), Cause: publicCause(cause)}
+}
+
+// stop ends a run that somebody cancelled. What it computed until then is cached,
+// and its record tells as much as there is.
+func (r *run) stop(ctx context.Context, by *Cancelled) error {
+	r.journal.Reason = "cancelled by " + by.By
+	r.rec.Reasons = []string{r.journal.Reason}
+	kept := r.keepEvidence(ctx, lake.Cancelled)
+	if kept != nil {
+		r.gate.cfg.Logger.Error("keep the evidence of a cancelled run", "run", r.id(), "err", kept)
+	}
+	if kept == nil {
+		r.settle(lake.Cancelled)
+	} else if err := r.enter(lake.Cancelled); err != nil {
+		r.gate.cfg.Logger.Error("end run", "run", r.id(), "err", err)
+	}
+	r.say.cancelled(r, by.By, kept == nil)
+	return by
 }
 
 // publicCause keeps the server's inside (paths, addresses) out of what a client

@@ -37,6 +37,11 @@ func commands() []*command {
 		{words: []string{"run", "ls"}, args: "<lake>", short: "list a lake's runs, newest first", min: 1, max: 1, flags: runListFlags, run: runList},
 		{words: []string{"run", "show"}, args: "<lake> <run>", short: "show one run", min: 2, max: 2, flags: jsonFlag, run: runShow,
 			long: "--json prints run.json of the run record, which git fetch origin refs/runs/<run> gets with logs and violating rows."},
+		{words: []string{"run", "watch"}, args: "<lake> [<run>]", short: "follow a run until it ends", min: 1, max: 2, run: runWatch,
+			long: "Prints what the run has said so far and what it says; without <run>, of the newest that is under way. Of a run that is over\n" +
+				"it prints the story. The exit code is the run's: 0 published or passed, 1 anything else."},
+		{words: []string{"run", "cancel"}, args: "<lake> <run>", short: "end a run under way", min: 2, max: 2, run: runCancel,
+			long: "Kills what it runs at once; nothing is published. For the run's pusher and administrators."},
 		{words: []string{"secret", "set"}, args: "<lake> <name>", short: "set a secret for models, read from standard input", min: 2, max: 2, admin: true, run: secretSet,
 			long: "The value is what standard input holds, without a newline at its end: secret set flights API_KEY < key.txt.\n" +
 				"Models get it that secrets in headgate.yaml at the tip of main name, as an argument headgate.Secret(\"API_KEY\")."},

@@ -82,6 +82,19 @@ func (echo) Query(_ context.Context, l *lake.Lake, q hooks.Question, w io.Writer
 	return err
 }
 
+// noRuns is a gate without runs under way.
+type noRuns struct{}
+
+func (noRuns) Newest(*lake.Lake) string { return "" }
+
+func (noRuns) Watch(_ context.Context, _ *lake.Lake, id string, _ io.Writer) (lake.State, error) {
+	return "", fmt.Errorf("run %q: %w", id, hooks.ErrNotUnderWay)
+}
+
+func (noRuns) Cancel(_ context.Context, _ *lake.Lake, id string, _ hooks.Identity) error {
+	return fmt.Errorf("run %q: %w", id, hooks.ErrNotUnderWay)
+}
+
 // site is a running server and a client's home directory.
 type site struct {
 	t       *testing.T
@@ -129,7 +142,7 @@ func newSite(t *testing.T, tweak ...func(*server.Config)) *site {
 	s.lakes, err = lake.OpenDirectory(filepath.Join(data, "lakes"), key, log)
 	check(t, err)
 	cfg := server.Config{
-		HostKey: host, Keys: keys, Lakes: s.lakes, Gate: s.gate, Querier: echo{}, Logger: log,
+		HostKey: host, Keys: keys, Lakes: s.lakes, Gate: s.gate, Querier: echo{}, Runs: noRuns{}, Logger: log,
 		Version: "1.2", URL: "ssh://test/", SSH: "ssh test", KeepAlive: 50 * time.Millisecond,
 	}
 	for _, f := range tweak {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -79,17 +80,31 @@ func runShow(c *session, args []string, flags any) int {
 	if l == nil {
 		return code
 	}
-	r, err := l.Runs.Get(args[1])
-	if errors.Is(err, lake.ErrNoRun) {
-		return c.fail("lake %s has no run %s; %s run ls %s lists them", l.Name, quoted(clipLine(args[1])), c.cfg.SSH, l.Name)
-	} else if err != nil {
-		return c.broken("cannot read run", err)
+	r, code := c.journalOf(l, args[1])
+	if code != exitOK {
+		return code
 	}
+	return c.tell(l, r, *flags.(*bool))
+}
+
+// journalOf returns a run's entry in the journal; the client was told if there is none.
+func (c *session) journalOf(l *lake.Lake, id string) (lake.Run, int) {
+	r, err := l.Runs.Get(id)
+	if errors.Is(err, lake.ErrNoRun) {
+		return r, c.fail("lake %s has no run %s; %s run ls %s lists them", l.Name, quoted(clipLine(id)), c.cfg.SSH, l.Name)
+	} else if err != nil {
+		return r, c.broken("cannot read run", err)
+	}
+	return r, exitOK
+}
+
+// tell prints a run's story, as text or as JSON.
+func (c *session) tell(l *lake.Lake, r lake.Run, asJSON bool) int {
 	doc, err := hooks.RunJSON(c.client, l, r.ID)
 	if err != nil && !errors.Is(err, objects.ErrNotFound) {
 		return c.broken("cannot read run record", err)
 	}
-	if *flags.(*bool) {
+	if asJSON {
 		if doc == nil { // the run is under way: its journal entry is all there is
 			return c.printJSON(r)
 		}
@@ -102,6 +117,80 @@ func runShow(c *session, args []string, flags any) int {
 		}
 	}
 	return c.print(printable(runText(r, &rec)))
+}
+
+// watchSilence is how long a watcher hears nothing before it is told that the run
+// goes on, well before a connection counts as idle.
+const watchSilence = 5 * time.Minute
+
+func runWatch(c *session, args []string, _ any) int {
+	l, code := c.open(args[0])
+	if l == nil {
+		return code
+	}
+	id := c.cfg.Runs.Newest(l)
+	if len(args) > 1 {
+		id = args[1]
+	} else if id == "" {
+		return c.fail("no run is under way in lake %s; %s run ls %s lists those that ended", l.Name, c.cfg.SSH, l.Name)
+	}
+	w := &watched{Writer: c.out}
+	w.timer = time.AfterFunc(watchSilence, func() {
+		fmt.Fprintf(c.errw, "headgate: run %s is still under way\n", id)
+		w.timer.Reset(watchSilence)
+	})
+	state, err := c.cfg.Runs.Watch(c.client, l, id, w)
+	w.timer.Stop()
+	switch {
+	case errors.Is(err, hooks.ErrNotUnderWay):
+		r, code := c.journalOf(l, id)
+		if code != exitOK {
+			return code
+		}
+		if code := c.tell(l, r, false); code != exitOK {
+			return code
+		}
+		state = r.State
+	case err != nil:
+		return c.broken("cannot watch run", err)
+	}
+	if state == lake.Published || state == lake.Passed {
+		return exitOK
+	}
+	return exitFail
+}
+
+// watched puts off the timer at each write.
+type watched struct {
+	io.Writer
+	timer *time.Timer
+}
+
+func (w *watched) Write(p []byte) (int, error) {
+	w.timer.Reset(watchSilence)
+	return w.Writer.Write(p)
+}
+
+func runCancel(c *session, args []string, _ any) int {
+	l, code := c.open(args[0])
+	if l == nil {
+		return code
+	}
+	err := c.cfg.Runs.Cancel(c.client, l, args[1], c.who)
+	var refused *hooks.CancelError
+	switch {
+	case errors.As(err, &refused):
+		return c.fail("%s", printable(refused.Text))
+	case errors.Is(err, hooks.ErrNotUnderWay):
+		r, code := c.journalOf(l, args[1])
+		if code != exitOK {
+			return code
+		}
+		return c.fail("run %s is over: it is %s", r.ID, r.State)
+	case err != nil:
+		return c.broken("cannot cancel run", err)
+	}
+	return c.print(fmt.Sprintf("run %s is cancelled\n", args[1]))
 }
 
 // runText tells a run's story in a terminal.

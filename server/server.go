@@ -40,6 +40,17 @@ type Querier interface {
 	Query(ctx context.Context, l *lake.Lake, q hooks.Question, w io.Writer) error
 }
 
+// Runs lets others than its pusher see a run and end it. Errors of runs that are
+// over wrap hooks.ErrNotUnderWay.
+type Runs interface {
+	// Newest returns the id of the run under way that began last, "" if there is none.
+	Newest(l *lake.Lake) string
+	// Watch writes what a run says until it ends, and returns its last state.
+	Watch(ctx context.Context, l *lake.Lake, id string, w io.Writer) (lake.State, error)
+	// Cancel ends a run and returns when it is over. An error for the asker is a *hooks.CancelError.
+	Cancel(ctx context.Context, l *lake.Lake, id string, who hooks.Identity) error
+}
+
 // Config is what a Server is made of. All fields without a default are needed.
 type Config struct {
 	HostKey gossh.Signer
@@ -47,6 +58,7 @@ type Config struct {
 	Lakes   Lakes
 	Gate    receivepack.Gate
 	Querier Querier
+	Runs    Runs
 	Logger  *slog.Logger
 
 	Version string         // of the program
@@ -107,8 +119,8 @@ var ErrClosed = errors.New("server is closed")
 // New returns a server that is not listening yet.
 func New(cfg Config) (*Server, error) {
 	switch {
-	case cfg.HostKey == nil, cfg.Keys == nil, cfg.Lakes == nil, cfg.Gate == nil, cfg.Querier == nil, cfg.Logger == nil:
-		return nil, errors.New("server: a host key, keys, lakes, a gate, a querier and a logger are needed")
+	case cfg.HostKey == nil, cfg.Keys == nil, cfg.Lakes == nil, cfg.Gate == nil, cfg.Querier == nil, cfg.Runs == nil, cfg.Logger == nil:
+		return nil, errors.New("server: a host key, keys, lakes, a gate, a querier, runs and a logger are needed")
 	}
 	cfg.Version = or(cfg.Version, "unknown")
 	cfg.URL = or(cfg.URL, "ssh://<this host>/")

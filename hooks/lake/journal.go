@@ -9,7 +9,7 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// State is where a run stands. A run only moves forward; the last three are final.
+// State is where a run stands. A run only moves forward; the last five are final.
 type State string
 
 // The states of a run, in order.
@@ -23,11 +23,12 @@ const (
 	Rejected   State = "rejected"  // final: user code or data did not pass
 	Failed     State = "failed"    // final: the gate could not run; nothing moved
 	Passed     State = "passed"    // final: a dry run that would have published
+	Cancelled  State = "cancelled" // final: somebody ended it before it was decided; nothing moved
 )
 
 // Final reports whether a run in this state is over.
 func (s State) Final() bool {
-	return s == Published || s == Rejected || s == Failed || s == Passed
+	return s == Published || s == Rejected || s == Failed || s == Passed || s == Cancelled
 }
 
 // Run is the journal's entry of a run: enough to list it, and to end it after a
