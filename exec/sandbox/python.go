@@ -49,7 +49,7 @@ const oldestPython = 9
 
 // Discover asks Python interpreters what they are and what they need to run.
 // These are extra, the operator's choice, each of which must work; if there is
-// none, those that PATH and pyenv offer, the default one of PATH first. Of two
+// none, those that PATH, pyenv and uv offer, the default one of PATH first. Of two
 // with the same version the first counts. It runs them, and ldd, on the host:
 // they belong to the operator.
 func Discover(ctx context.Context, extra []string) ([]Interpreter, error) {
@@ -112,6 +112,9 @@ func offered() []string {
 	if root != "" {
 		patterns = append(patterns, filepath.Join(root, "versions", "3.*", "bin", "python3"))
 	}
+	if root = uvPythons(home); root != "" {
+		patterns = append(patterns, filepath.Join(root, "cpython-3.*-linux-*", "bin", "python3"))
+	}
 	for _, pattern := range patterns {
 		matches, err := filepath.Glob(pattern)
 		if err != nil {
@@ -125,6 +128,21 @@ func offered() []string {
 		}
 	}
 	return list
+}
+
+// uvPythons is where uv keeps the interpreters that it installs.
+func uvPythons(home string) string {
+	if dir := os.Getenv("UV_PYTHON_INSTALL_DIR"); dir != "" {
+		return dir
+	}
+	data := os.Getenv("XDG_DATA_HOME")
+	if data == "" && home != "" {
+		data = filepath.Join(home, ".local", "share")
+	}
+	if data == "" {
+		return ""
+	}
+	return filepath.Join(data, "uv", "python")
 }
 
 func executable(path string) bool {
