@@ -24,13 +24,15 @@ import (
 //	envs/<digest>/     hard links to the files of its wheels
 //	locked/<digest>    empty: this locked environment was held against the index
 //	uv/                uv's cache
-//	tmp/               what is under way; emptied by Open
+//	tmp/<process>/     what is under way, locked by its process; OpenStore removes others
 //
 // What is in wheels and envs was renamed there whole and never changes. It is safe
-// for concurrent use by one process.
+// for concurrent use, also by several processes.
 type Store struct {
-	dir string
-	uv  *UV
+	dir  string
+	tmp  string
+	lock *os.File // on tmp, held as long as the process lives
+	uv   *UV
 
 	mu     sync.Mutex
 	making map[string]*sync.Mutex // by what is made
@@ -39,9 +41,6 @@ type Store struct {
 // OpenStore opens or creates the store in dir, which must be on one file system,
 // and takes uv for what is not there yet. uv.Cache is set to be in the store.
 func OpenStore(dir string, uv *UV) (*Store, error) {
-	if err := os.RemoveAll(filepath.Join(dir, "tmp")); err != nil {
-		return nil, err
-	}
 	for _, name := range []string{"", "wheels", "envs", "locked", "uv", "tmp"} {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(path, 0o755); err != nil {
@@ -53,7 +52,40 @@ func OpenStore(dir string, uv *UV) (*Store, error) {
 		}
 	}
 	uv.Cache = filepath.Join(dir, "uv")
-	return &Store{dir: dir, uv: uv, making: make(map[string]*sync.Mutex)}, nil
+	s := &Store{dir: dir, uv: uv, making: make(map[string]*sync.Mutex)}
+	if err := s.sweep(); err != nil {
+		return nil, err
+	}
+	var err error
+	if s.tmp, err = os.MkdirTemp(filepath.Join(dir, "tmp"), "process-"); err != nil {
+		return nil, err
+	}
+	if s.lock, err = os.Open(s.tmp); err != nil {
+		return nil, err
+	}
+	return s, unix.Flock(int(s.lock.Fd()), unix.LOCK_EX)
+}
+
+// sweep removes what processes that have ended left under way.
+func (s *Store) sweep() error {
+	left, err := filepath.Glob(filepath.Join(s.dir, "tmp", "*"))
+	if err != nil {
+		return err
+	}
+	for _, path := range left {
+		f, err := os.Open(path)
+		if err != nil {
+			continue // another process sweeps, too
+		}
+		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+			err = os.RemoveAll(path)
+		}
+		f.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Resolve finds the wheels for a Spec; it downloads none of them.
@@ -164,7 +196,7 @@ func (s *Store) wheel(ctx context.Context, f found) (int64, error) {
 	if _, err := os.Stat(dir); err == nil {
 		return 0, nil
 	}
-	tmp, err := os.MkdirTemp(filepath.Join(s.dir, "tmp"), "wheel-")
+	tmp, err := os.MkdirTemp(s.tmp, "wheel-")
 	if err != nil {
 		return 0, err
 	}
@@ -185,7 +217,8 @@ func (s *Store) wheel(ctx context.Context, f found) (int64, error) {
 	return n, s.publish(root, dir)
 }
 
-// publish makes root durable and visible as dir, which is not there.
+// publish makes root durable and visible as dir. If another process was faster
+// dir has the same content, and stays.
 func (s *Store) publish(root, dir string) error {
 	// One flush of the file system costs less than one of each of a thousand files.
 	d, err := os.Open(root)
@@ -195,7 +228,9 @@ func (s *Store) publish(root, dir string) error {
 	if err := errors.Join(unix.Syncfs(int(d.Fd())), d.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(root, dir); err != nil {
+	if err := os.Rename(root, dir); errors.Is(err, fs.ErrExist) {
+		return nil
+	} else if err != nil {
 		return err
 	}
 	parent, err := os.Open(filepath.Dir(dir))
@@ -260,7 +295,7 @@ func (s *Store) compose(e *Environment) error {
 	if _, err := os.Stat(dir); err == nil {
 		return nil
 	}
-	tmp, err := os.MkdirTemp(filepath.Join(s.dir, "tmp"), "env-")
+	tmp, err := os.MkdirTemp(s.tmp, "env-")
 	if err != nil {
 		return err
 	}

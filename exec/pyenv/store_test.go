@@ -251,7 +251,7 @@ func TestBadWheelsAreRefused(t *testing.T) {
 			t.Errorf("%s: %v, want a refusal with %q", spec, err, want)
 		}
 	}
-	if left, err := os.ReadDir(filepath.Join(s.dir, "tmp")); err != nil || len(left) > 0 {
+	if left, err := os.ReadDir(s.tmp); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
 	if envs, err := os.ReadDir(filepath.Join(s.dir, "envs")); err != nil || len(envs) > 0 {
@@ -333,11 +333,18 @@ func TestOpenStoreSweepsWhatWasUnderWay(t *testing.T) {
 	if err := os.MkdirAll(left, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenStore(dir, &UV{}); err != nil {
+	s, err := OpenStore(dir, &UV{})
+	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(left); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("what a killed server left is still there: %v", err)
+	}
+	if _, err := OpenStore(dir, &UV{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(s.tmp); err != nil {
+		t.Errorf("what another process works in: %v", err)
 	}
 }
 

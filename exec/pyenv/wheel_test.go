@@ -50,8 +50,12 @@ func (w aWheel) bytes(t testing.TB) []byte {
 	}
 	var names []string
 	record := ""
-	for name, text := range files {
+	for name := range files {
 		names = append(names, name)
+	}
+	slices.Sort(names) // equal wheels have equal bytes
+	for _, name := range names {
+		text := files[name]
 		if other, ok := w.recorded[name]; ok {
 			text = other
 		}
@@ -61,7 +65,6 @@ func (w aWheel) bytes(t testing.TB) []byte {
 		}
 	}
 	files[info+"RECORD"] = record + info + "RECORD,,\n"
-	slices.Sort(names)
 	var b bytes.Buffer
 	z := zip.NewWriter(&b)
 	for _, name := range append(names, info+"RECORD") {
