@@ -73,7 +73,7 @@ type Declared struct {
 	Types      map[string]string // of Columns that declare one, as DuckDB names it
 	NotNull    []string          // of Columns that a model must return without NULLs; each is a verifier too
 	Python     string            // version, "3.11"; "" for the default
-	Packages   map[string]string // normalised name -> version
+	Packages   map[string]string // normalised name -> specifiers: "==2.2.2"
 }
 
 // Resources are a function's own limits; zero means the policy's.
@@ -142,7 +142,9 @@ type Declarer interface {
 type Settings struct {
 	File     string           // where problems of the settings are: "headgate.yaml"
 	Tables   map[string]Rules // by table name
+	Python   string           // version of functions that declare none; "" leaves it to the server
 	Packages []string         // that a Python function may declare; "*" is all
+	Denied   []string         // that it may not, whatever Packages says
 
 	Parameters map[string]Parameter // by name; others may be used too, without a type and a default
 }

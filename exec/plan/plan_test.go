@@ -69,7 +69,7 @@ func TestBuild(t *testing.T) {
 	if !reflect.DeepEqual(enriched.Inputs, wantInputs) {
 		t.Errorf("enriched reads %+v", enriched.Inputs)
 	}
-	if enriched.Function != "enrich" || enriched.Line != 7 || enriched.Packages["scikit-learn"] != "1.5" || enriched.Memory != 1024 ||
+	if enriched.Function != "enrich" || enriched.Line != 7 || enriched.Packages["scikit-learn"] != "==1.5" || enriched.Memory != 1024 ||
 		!slices.Equal(enriched.Params, []plan.Param{{Param: "p", Name: "q"}}) {
 		t.Errorf("enriched is %+v", enriched)
 	}

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -9,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/headgate/headgate/exec/protocol"
+	"github.com/headgate/headgate/exec/pyenv"
 	"github.com/headgate/headgate/objects/table"
 )
 
@@ -70,7 +72,7 @@ var pythonVersion = regexp.MustCompile(`^3\.[0-9]{1,2}$`)
 
 func (b *builder) pythonFunction(f *code, d *protocol.Declaration, byPath map[string]*code) []function {
 	declared := Declared{
-		Function: d.Function, Columns: d.Columns, Types: d.Types, NotNull: d.NotNull, Python: d.Python,
+		Function: d.Function, Columns: d.Columns, Types: d.Types, NotNull: d.NotNull, Python: cmp.Or(d.Python, b.settings.Python),
 		LocalFiles: slices.Sorted(slices.Values(d.LocalFiles)), Files: []File{f.File}, Packages: b.packages(d),
 	}
 	for _, local := range declared.LocalFiles {
@@ -145,13 +147,19 @@ func (b *builder) packages(d *protocol.Declaration) map[string]string {
 		switch {
 		case err != nil:
 			b.problem(d.Path, d.Line, "package name %q: %v", clip(name), err)
+		case slices.Contains(b.settings.Denied, normal):
+			b.problem(d.Path, d.Line, "package %q is denied by the policy (python.packages.deny)", name)
 		case !allowed[normal] && !allowed["*"]:
 			b.problem(d.Path, d.Line, "package %q is not allowed; the policy allows %s (python.packages.allow)", name, listed(b.settings.Packages))
 		default:
 			if _, twice := packages[normal]; twice {
 				b.problem(d.Path, d.Line, "package %q is declared twice", normal)
 			}
-			packages[normal] = strings.TrimSpace(d.Packages[name])
+			version, err := pyenv.ParseSpecifiers(d.Packages[name])
+			if err != nil {
+				b.problem(d.Path, d.Line, "package %q: version %q %v", name, clip(d.Packages[name]), err)
+			}
+			packages[normal] = version
 		}
 	}
 	return packages

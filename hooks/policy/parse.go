@@ -182,22 +182,29 @@ func (d *document) python(n ast.Node, p *Python) {
 			p.Default = text
 		},
 		"packages": func(n ast.Node) {
-			d.object(n, "python.packages", fields{"allow": func(n ast.Node) {
-				p.Packages = []string{}
-				d.texts(n, "python.packages.allow", func(s string, n ast.Node) {
-					name := s
-					if s != "*" {
-						var err error
-						if name, err = plan.NormalPackage(s); err != nil {
-							d.problem(n, "python.packages.allow: %q is not a package name (%v)", s, err)
-							return
-						}
-					}
-					p.Packages = append(p.Packages, name)
-				})
-			}})
+			d.object(n, "python.packages", fields{
+				"allow": func(n ast.Node) { p.Packages = d.packages(n, "python.packages.allow", true) },
+				"deny":  func(n ast.Node) { p.Deny = d.packages(n, "python.packages.deny", false) },
+			})
 		},
 	})
+}
+
+// packages reads a list of packages' names; all tells whether "*" is one.
+func (d *document) packages(n ast.Node, where string, all bool) []string {
+	names := []string{}
+	d.texts(n, where, func(s string, n ast.Node) {
+		name := s
+		if s != "*" || !all {
+			var err error
+			if name, err = plan.NormalPackage(s); err != nil {
+				d.problem(n, "%s: %q is not a package name (%v)", where, s, err)
+				return
+			}
+		}
+		names = append(names, name)
+	})
+	return names
 }
 
 func (d *document) tables(n ast.Node, p *Policy) {

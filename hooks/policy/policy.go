@@ -75,6 +75,7 @@ type Sandbox struct {
 type Python struct {
 	Default  string   // version for functions that declare none: "3.11"; "" leaves it to the server
 	Packages []string // that may be declared, by their normal names; "*" is all
+	Deny     []string // that no environment may hold, not as a dependency either
 }
 
 // Parameter is a value that a push option may give to models.
@@ -184,7 +185,7 @@ func Match(pattern, name string) bool {
 
 // PlanSettings returns the part of the policy that a plan is made with.
 func (p *Policy) PlanSettings() *plan.Settings {
-	s := &plan.Settings{File: p.File, Packages: p.Python.Packages, Tables: make(map[string]plan.Rules, len(p.Tables))}
+	s := &plan.Settings{File: p.File, Python: p.Python.Default, Packages: p.Python.Packages, Denied: p.Python.Deny, Tables: make(map[string]plan.Rules, len(p.Tables))}
 	for name, t := range p.Tables {
 		rules := plan.Rules{Line: t.Line, Key: t.Key, KeyLine: t.KeyLine, Columns: make(map[string][]plan.Test, len(t.Columns))}
 		for column, c := range t.Columns {
