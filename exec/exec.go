@@ -34,13 +34,6 @@ type Store interface {
 	objects.Linker
 }
 
-// Environments names what a function runs in, so that a changed environment is
-// a changed action.
-type Environments struct {
-	Worker objects.OID                               // DuckDB and the snapshot cutter
-	Python func(version string) (objects.OID, error) // interpreter and packages; version "" is the default
-}
-
 // Runtime runs functions. It is safe for concurrent use and shared by all runs.
 type Runtime struct {
 	boxes  Sandboxes

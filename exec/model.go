@@ -78,12 +78,12 @@ type modelEntry struct {
 // Model evaluates a model on its arguments and stores the output snapshot: the
 // whole table, of which what the function gave is a part if there is a prior.
 func (s *Session) Model(ctx context.Context, m *plan.Model, args Arguments, out Sink) (*Result, error) {
-	env, err := s.envOf(m.Kind, m.Python)
+	at, err := s.placeOf(m.Kind, &m.Declared)
 	if err != nil {
 		return nil, err
 	}
-	res := &Result{Env: env}
-	act := action{Op: "model", Code: m.Code.String(), Env: env.String(), Inputs: actionInputs(args.Inputs), Params: args.Params, Secrets: digests(args.Secrets)}
+	res := &Result{Env: at.env}
+	act := action{Op: "model", Code: m.Code.String(), Env: at.env.String(), Inputs: actionInputs(args.Inputs), Params: args.Params, Secrets: digests(args.Secrets)}
 	if args.Prior != nil {
 		act.Prior = args.Prior.Tree.String()
 	}
@@ -174,17 +174,21 @@ func inFile(err error, path string) error {
 // second sandbox: the first one ran foreign code, so nothing it says about its
 // own bytes counts.
 func (s *Session) pythonModel(ctx context.Context, m *plan.Model, args Arguments, out Sink, u *Usage) (*Table, error) {
+	at, err := s.placeOf(m.Kind, &m.Declared)
+	if err != nil {
+		return nil, err
+	}
 	dir, done, err := s.tempDir()
 	if err != nil {
 		return nil, err
 	}
 	defer done()
 	lim := s.limits(m.Resources)
-	job := s.job(sandbox.KindPython, m.Python, lim, &protocol.Order{
+	job := s.job(sandbox.KindPython, at.python, lim, &protocol.Order{
 		Op: protocol.OpPyModel, Path: codeRoot, Module: m.Path, Function: m.Function, Params: args.Params, ParamTypes: typesOf(m.Params),
 		Secrets: valuesOf(args.Secrets),
 	})
-	job.Log, job.Note = limited(out.Log), out.Note
+	job.Packages, job.Log, job.Note = at.packages, limited(out.Log), out.Note
 	job.Files = s.spool(filepath.Join(dir, "output.parquet"))
 	if err := s.stageProjected(ctx, &job, args.Inputs, u); err != nil {
 		return nil, inFile(err, m.Path)

@@ -3,7 +3,6 @@ package exec
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -13,7 +12,6 @@ import (
 	"github.com/headgate/headgate/exec/plan"
 	"github.com/headgate/headgate/exec/protocol"
 	"github.com/headgate/headgate/exec/sandbox"
-	"github.com/headgate/headgate/objects"
 )
 
 // Session is one run's use of the runtime: a store to read from and write to, a
@@ -28,6 +26,7 @@ type Session struct {
 
 	mu          sync.Mutex
 	pending     map[Key]any
+	prepared    map[string]place // by the group of what functions declare
 	projections projections
 }
 
@@ -37,7 +36,7 @@ func (rt *Runtime) Session(store Store, cache *Cache, opt Options) *Session {
 	opt.Limits.CPUs = min(opt.Limits.CPUs, rt.budget.CPUs)
 	opt.Limits.Memory = min(opt.Limits.Memory, rt.budget.Memory)
 	return &Session{
-		rt: rt, store: store, cache: cache, opt: opt, pending: make(map[Key]any),
+		rt: rt, store: store, cache: cache, opt: opt, pending: make(map[Key]any), prepared: make(map[string]place),
 		projections: projections{made: make(map[Key]*projection)},
 	}
 }
@@ -124,15 +123,15 @@ func (s *Session) Tables(ctx context.Context, queries []protocol.Query) ([]proto
 // read in a sandbox without executing them, cached by the content of all files
 // (a declaration depends on which other files can be imported).
 func (s *Session) Declare(ctx context.Context, sources []protocol.Source) ([]protocol.Declaration, error) {
-	env, err := s.envOf(plan.KindPython, "")
+	py, err := s.rt.env.python("")
 	if err != nil {
-		return nil, err
+		return nil, &Failure{Kind: "error", Text: err.Error()}
 	}
 	all, err := json.Marshal(sources)
 	if err != nil {
 		return nil, err
 	}
-	key := action{Op: string(protocol.OpDeclare), Code: string(all), Env: env.String()}.key()
+	key := action{Op: string(protocol.OpDeclare), Code: string(all), Env: py.Own.String()}.key()
 	var out []protocol.Declaration
 	if s.cached(key, &out) {
 		return out, nil
@@ -259,18 +258,4 @@ func (s *Session) limits(own plan.Resources) sandbox.Limits {
 		l.Pids = min(own.Pids, s.opt.Ceiling.Pids)
 	}
 	return l
-}
-
-// envOf returns the environment digest of a planned function. An interpreter that
-// is not there is the function's failure: it asked for it.
-func (s *Session) envOf(kind, python string) (objects.OID, error) {
-	if kind != plan.KindPython {
-		return s.rt.env.Worker, nil
-	}
-	env, err := s.rt.env.Python(python)
-	var missing *NoInterpreterError
-	if errors.As(err, &missing) {
-		return env, &Failure{Kind: "error", Text: missing.Error()}
-	}
-	return env, err
 }

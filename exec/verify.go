@@ -40,11 +40,11 @@ func (s *Session) Verify(ctx context.Context, group []Checked, out Sink) ([]Verd
 	keys := make([]Key, len(group))
 	var ask []int
 	for i, c := range group {
-		env, err := s.envOf(c.Verifier.Kind, c.Verifier.Python)
+		at, err := s.placeOf(c.Verifier.Kind, &c.Verifier.Declared)
 		if err != nil {
 			return nil, err
 		}
-		keys[i] = action{Op: "verify", Code: c.Verifier.Code.String(), Env: env.String(), Inputs: actionInputs(c.Bound)}.key()
+		keys[i] = action{Op: "verify", Code: c.Verifier.Code.String(), Env: at.env.String(), Inputs: actionInputs(c.Bound)}.key()
 		var passed bool
 		// A verdict that the clock has a part in is one of its moment.
 		if len(c.Verifier.Clock) == 0 && s.cached(keys[i], &passed) && passed {
@@ -92,7 +92,11 @@ func (s *Session) evaluate(ctx context.Context, group []Checked, ask []int, out 
 		if len(ask) != 1 {
 			return nil, nil, fmt.Errorf("%d expectations asked to share a sandbox", len(ask))
 		}
-		job.Kind, job.Python = sandbox.KindPython, first.Python
+		at, err := s.placeOf(first.Kind, &first.Declared)
+		if err != nil {
+			return nil, nil, err
+		}
+		job.Kind, job.Python, job.Packages = sandbox.KindPython, at.python, at.packages
 		job.Order.Op, job.Order.Path, job.Order.Module, job.Order.Function = protocol.OpPyExpect, codeRoot, first.Path, first.Function
 		s.stageCode(ctx, &job, first.Files)
 		if err := s.stageProjected(ctx, &job, group[ask[0]].Bound, u); err != nil {

@@ -177,9 +177,6 @@ func (r *run) model(ctx context.Context, m *plan.Model, pushed, verified objects
 	for _, w := range res.Warnings {
 		r.warn(fmt.Sprintf("model %s: %s", m.Name, w))
 	}
-	if len(m.Packages) > 0 && !res.Cached {
-		r.warn(fmt.Sprintf("model %s declares packages; this server does not install any and ran it with those of its own interpreter", m.Name))
-	}
 	if doubt != "" {
 		r.warn(fmt.Sprintf("model %s is not deterministic: %s", m.Name, doubt))
 	}

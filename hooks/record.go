@@ -24,24 +24,26 @@ import (
 // Record is run.json, the whole story of a run. docs/formats.md describes it.
 // Times are UTC, durations are seconds.
 type Record struct {
-	Format    int              `json:"format"` // 1
-	ID        string           `json:"id"`
-	Lake      string           `json:"lake"`
-	State     lake.State       `json:"state"`
-	Target    string           `json:"target"`
-	Base      string           `json:"base"`
-	Proposal  string           `json:"proposal"`
-	Subject   string           `json:"subject,omitempty"` // of the proposal
-	Gate      string           `json:"gate,omitempty"`    // the gate commit, if published
-	Who       string           `json:"who"`
-	KeyPrint  string           `json:"key,omitempty"` // fingerprint of the pusher's key
-	Started   time.Time        `json:"started"`
-	Ended     time.Time        `json:"ended,omitzero"`
-	Reasons   []string         `json:"reasons,omitempty"`
-	Warnings  []string         `json:"warnings,omitempty"`
-	Sources   []SourceRecord   `json:"sources"`
-	Models    []ModelRecord    `json:"models"`
-	Verifiers []VerifierRecord `json:"verifiers"`
+	Format   int        `json:"format"` // 1
+	ID       string     `json:"id"`
+	Lake     string     `json:"lake"`
+	State    lake.State `json:"state"`
+	Target   string     `json:"target"`
+	Base     string     `json:"base"`
+	Proposal string     `json:"proposal"`
+	Subject  string     `json:"subject,omitempty"` // of the proposal
+	Gate     string     `json:"gate,omitempty"`    // the gate commit, if published
+	Who      string     `json:"who"`
+	KeyPrint string     `json:"key,omitempty"` // fingerprint of the pusher's key
+	Started  time.Time  `json:"started"`
+	Ended    time.Time  `json:"ended,omitzero"`
+	Reasons  []string   `json:"reasons,omitempty"`
+	Warnings []string   `json:"warnings,omitempty"`
+	// Environments are those that functions declare, or that the server had to make.
+	Environments []EnvironmentRecord `json:"environments,omitempty"`
+	Sources      []SourceRecord      `json:"sources"`
+	Models       []ModelRecord       `json:"models"`
+	Verifiers    []VerifierRecord    `json:"verifiers"`
 
 	logs     map[string][]byte      // by function name
 	failures map[string]objects.OID // by file name
@@ -52,6 +54,17 @@ type SourceRecord struct {
 	Name     string `json:"name"`
 	Snapshot string `json:"snapshot"`
 	Rows     int64  `json:"rows"`
+}
+
+// EnvironmentRecord is an environment of Python functions.
+type EnvironmentRecord struct {
+	Group    string            `json:"group"` // its name in headgate.lock
+	Python   string            `json:"python"`
+	Declared []string          `json:"declared"` // "pandas==1.5.3"
+	Packages map[string]string `json:"packages"` // all of it: name -> version
+	Locked   bool              `json:"locked"`   // the proposal's headgate.lock had it
+	Wheels   int               `json:"wheels_downloaded"`
+	Bytes    int64             `json:"bytes_downloaded"`
 }
 
 // CostRecord is what a function took.
@@ -166,6 +179,17 @@ func failureRecord(f *exec.Failure) *ErrorRecord {
 
 func (rec *Record) source(name string, t *exec.Table) {
 	rec.Sources = append(rec.Sources, SourceRecord{Name: name, Snapshot: t.Tree.String(), Rows: t.Rows()})
+}
+
+func (rec *Record) environment(p exec.Prepared) {
+	e := EnvironmentRecord{
+		Group: p.Group(), Python: p.Python, Declared: p.Requirements(), Packages: make(map[string]string, len(p.Environment.Wheels)),
+		Locked: p.Locked, Wheels: p.Made.Wheels, Bytes: p.Made.Bytes,
+	}
+	for _, w := range p.Environment.Wheels {
+		e.Packages[w.Package] = w.Version
+	}
+	rec.Environments = append(rec.Environments, e)
 }
 
 func (rec *Record) log(name string, text []byte) {

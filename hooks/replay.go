@@ -11,6 +11,7 @@ import (
 
 	"github.com/headgate/headgate/exec"
 	"github.com/headgate/headgate/exec/plan"
+	"github.com/headgate/headgate/exec/pyenv"
 	"github.com/headgate/headgate/exec/sandbox"
 	"github.com/headgate/headgate/hooks/policy"
 	"github.com/headgate/headgate/hooks/trailer"
@@ -185,8 +186,13 @@ func (p *replay) prepare(ctx context.Context, commit objects.OID, c *gitobj.Comm
 		governing = p.next // as with a lake's first push
 	}
 	p.sess = p.Runtime.Session(p.store, nil, exec.Options{Limits: limitsUnder(governing, p.Ceiling), Ceiling: p.Ceiling, NoCache: true, TempDir: p.TempDir})
-	if p.plan, err = plan.Build(ctx, p.store, p.tree, p.next.PlanSettings(), p.sess); err != nil {
+	settings := p.next.PlanSettings()
+	settings.Packages, settings.Denied = []string{"*"}, nil // the run that published it held them against its policy
+	if p.plan, err = plan.Build(ctx, p.store, p.tree, settings, p.sess); err != nil {
 		return replayable(commit, err)
+	}
+	if err := p.environments(ctx, commit); err != nil {
+		return err
 	}
 	if p.params, err = p.recordedParams(); err != nil {
 		return &NotReplayableError{commit, err.Error()}
@@ -209,7 +215,8 @@ func replayable(commit objects.OID, err error) error {
 	var pol *policy.Error
 	var tab *table.Error
 	var f *exec.Failure
-	if errors.As(err, &code) || errors.As(err, &pol) || errors.As(err, &tab) || errors.As(err, &f) {
+	var env *pyenv.Error
+	if errors.As(err, &env) || errors.As(err, &code) || errors.As(err, &pol) || errors.As(err, &tab) || errors.As(err, &f) {
 		return &NotReplayableError{commit, err.Error()}
 	}
 	if errors.Is(err, objects.ErrNotFound) {
@@ -399,4 +406,20 @@ func (p *replay) say(line string) {
 		defer p.saying.Unlock()
 		p.Progress(line)
 	}
+}
+
+// environments makes what the functions run in, from the commit's lock.
+func (p *replay) environments(ctx context.Context, commit objects.OID) error {
+	lock, err := p.lock(ctx)
+	if err != nil {
+		return replayable(commit, err)
+	}
+	problems, err := p.sess.Prepare(ctx, p.plan, exec.Preparing{Lock: lock, Later: true})
+	if err != nil {
+		return err
+	}
+	if len(problems) > 0 {
+		return &NotReplayableError{commit, strings.Join(problems, "; ")}
+	}
+	return nil
 }

@@ -145,9 +145,12 @@ func (p *reporter) refused(r *run, reasons []string, kept bool) {
 	p.print(b.String())
 }
 
-func (p *reporter) failed(r *run, kept bool) {
+func (p *reporter) failed(r *run, cause error, kept bool) {
 	branch := strings.TrimPrefix(string(r.target), headsPrefix)
 	p.print(fmt.Sprintf("headgate: COULD NOT RUN. %s is unchanged; your proposal was not judged. Push again, or give the administrator this run id: %s\n", branch, r.id()))
+	if cause != errInside {
+		p.print("    " + printable(cause.Error()) + "\n")
+	}
 	if kept {
 		p.print(fmt.Sprintf("          The record: git fetch origin %s%s\n", runsPrefix, r.id()))
 	}

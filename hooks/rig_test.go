@@ -202,12 +202,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	rt := exec.New(r.boxes, exec.Environments{Python: func(v string) (objects.OID, error) {
-		if r.boxes.python != nil {
-			return objects.OID{1}, nil
-		}
-		return objects.OID{}, &exec.NoInterpreterError{Version: v}
-	}}, exec.Budget{CPUs: 2, Memory: 4 << 30}, log)
+	rt := exec.New(r.boxes, exec.Environments{Python: []exec.Python{{Version: "3.11", Own: objects.OID{1}, Tables: true}}}, exec.Budget{CPUs: 2, Memory: 4 << 30}, log)
 	r.gate = New(Config{Runtime: rt, Signer: signer, TempDir: temp, Logger: log,
 		Ceiling: sandbox.Limits{Memory: 1 << 30, Output: 1 << 30, Timeout: time.Minute, CPUs: 1}})
 	key, err := lake.LoadSecretsKey(filepath.Join(r.dir, "secrets_key"))

@@ -172,6 +172,9 @@ func (r *run) judge(ctx context.Context) (objects.OID, error) {
 	if err := r.makePlan(ctx); err != nil {
 		return objects.OID{}, err
 	}
+	if err := r.environments(ctx); err != nil {
+		return objects.OID{}, err
+	}
 	if err := r.enter(lake.Running); err != nil {
 		return objects.OID{}, err
 	}
@@ -249,7 +252,10 @@ func (r *run) makePlan(ctx context.Context) error {
 		// A rule that is written down and not enforced is worse than none.
 		return r.reject(fmt.Sprintf("%s:%d: grants are not enforced by this version of Headgate, so a policy must not rely on them; remove them", PolicyFile, grantsLine(r.next)))
 	}
-	r.plan, err = plan.Build(ctx, r.q, r.tree, r.next.PlanSettings(), r.sess)
+	settings := r.next.PlanSettings()
+	// A proposal cannot allow itself a package.
+	settings.Packages, settings.Denied = r.policy.Python.Packages, r.policy.Python.Deny
+	r.plan, err = plan.Build(ctx, r.q, r.tree, settings, r.sess)
 	var bad *plan.Error
 	if errors.As(err, &bad) {
 		reasons := make([]string, len(bad.Problems))
@@ -457,6 +463,9 @@ func (r *run) refuse(ctx context.Context, cause error) error {
 	} else {
 		r.journal.Reason = "could not run"
 		r.rec.Reasons = []string{"the gate could not run; the server's log has the cause"}
+		if public := publicCause(cause); public != errInside {
+			r.rec.Reasons = []string{"the gate could not run: " + public.Error()}
+		}
 	}
 	kept := r.keepEvidence(ctx, state)
 	if kept != nil {
@@ -471,7 +480,7 @@ func (r *run) refuse(ctx context.Context, cause error) error {
 		r.gate.cfg.Logger.Error("end run", "run", r.id(), "err", err)
 	}
 	r.gate.cfg.Logger.Error("run failed", "run", r.id(), "err", r.hide.Text(cause.Error()))
-	r.say.failed(r, kept == nil)
+	r.say.failed(r, publicCause(cause), kept == nil)
 	return &CouldNotRun{Run: r.id(), Cause: publicCause(cause)}
 }
 
@@ -493,11 +502,18 @@ func (r *run) stop(ctx context.Context, by *Cancelled) error {
 	return by
 }
 
+// errInside is all that a client is told of most causes.
+var errInside = errors.New("an error inside the server, which its log has")
+
 // publicCause keeps the server's inside (paths, addresses) out of what a client
 // is told.
 func publicCause(err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return errors.New("the server is shutting down")
 	}
-	return errors.New("an error inside the server, which its log has")
+	var public interface{ Public() string }
+	if errors.As(err, &public) {
+		return errors.New(public.Public())
+	}
+	return errInside
 }

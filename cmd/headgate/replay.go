@@ -26,6 +26,7 @@ type replayCmd struct {
 	Keep    string   `help:"Write the tables as they were replayed to DIR/tables. DIR must not exist." type:"path" placeholder:"DIR"`
 	Python  []string `help:"An interpreter for Python models, with the packages that it has; may be given several times. By default those on PATH." type:"path" sep:"none" placeholder:"PATH"`
 	Lake    string   `help:"A clone of the lake." default:"." type:"existingdir" placeholder:"DIR"`
+	uvFlag
 	workerFlag
 }
 
@@ -192,7 +193,14 @@ func (c *replayCmd) replay(ctx context.Context, std streams, s *scratch, replaye
 		return nil, err
 	}
 	log := slog.New(slog.NewTextHandler(std.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	boxes, env, err := startSandboxes(ctx, serveConfig{Data: s.dir, Worker: worker, Pythons: c.Python}, log)
+	// Packages are kept between replays: they are large, and named by content.
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		cache = s.dir
+	}
+	boxes, env, err := startSandboxes(ctx, serveConfig{
+		Data: s.dir, Worker: worker, Pythons: c.Python, UV: c.UV, Packages: filepath.Join(cache, "headgate", "python"),
+	}, log)
 	if err != nil {
 		return nil, fmt.Errorf("models run in gVisor sandboxes and nowhere else, and this machine cannot start one: %w", err)
 	}

@@ -26,13 +26,19 @@ type serveCmd struct {
 	HTTPAddr       string          `help:"Where /healthz answers." name:"http-addr" default:"127.0.0.1:8080" placeholder:"HOST:PORT"`
 	AuthorizedKeys string          `help:"Who may connect: a file like sshd's, in which the options admin and user=\"NAME\" count. Read again when it changes. By default your own ~/.ssh/*.pub, as administrators." type:"path" placeholder:"FILE"`
 	Config         kong.ConfigFlag `help:"A YAML file with these flags as keys (data: ..., ssh-addr: ...). Flags win." placeholder:"FILE"`
-	Python         []string        `help:"An interpreter for Python models, with the packages that it has; may be given several times. By default those on PATH." type:"path" sep:"none" placeholder:"PATH"`
+	Python         []string        `help:"An interpreter for Python models; may be given several times, the first is the default. A function that declares no packages has those of the interpreter. By default those on PATH, of pyenv and of uv." type:"path" sep:"none" placeholder:"PATH"`
 	Warm           int             `help:"How many sandboxes of each kind wait started; -1 leaves it to the server." default:"-1" placeholder:"N"`
 	FunctionCPUs   float64         `help:"Processors that all functions together may use at a time; 0 is all." name:"function-cpus" default:"0" placeholder:"N"`
 	FunctionMemory string          `help:"Memory that all functions together may use at a time, such as 12GiB. By default three quarters of what the machine, or the server's cgroup, has." name:"function-memory" placeholder:"SIZE"`
 	DrainTimeout   time.Duration   `help:"How long runs under way may take to end after SIGTERM." default:"5m" placeholder:"DURATION"`
 	LogLevel       string          `help:"What goes to standard error: ${enum}." enum:"debug,info,warn,error" default:"info"`
+	uvFlag
 	workerFlag
+}
+
+// uvFlag is the flag that commands share which resolve packages.
+type uvFlag struct {
+	UV string `help:"The program uv, which resolves the packages that functions declare; by default the one beside the interpreters, else on PATH." name:"uv" type:"path" placeholder:"PATH" env:"HEADGATE_UV"`
 }
 
 // Help is shown below the command's flags.
@@ -57,6 +63,8 @@ type serveConfig struct {
 	AuthorizedKeys string     // a file, or empty for Admins
 	Admins         []adminKey // when there is no file
 	Pythons        []string
+	UV             string // "" looks for it
+	Packages       string // directory of unpacked packages; "" is below Data
 	Worker         string
 	Warm           int // of each kind; negative: the server's own choice
 	Budget         exec.Budget
@@ -81,7 +89,7 @@ func (c *serveCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	cfg := serveConfig{
-		Data: c.Data, SSHAddr: c.SSHAddr, HTTPAddr: c.HTTPAddr, AuthorizedKeys: c.AuthorizedKeys, Pythons: c.Python,
+		Data: c.Data, SSHAddr: c.SSHAddr, HTTPAddr: c.HTTPAddr, AuthorizedKeys: c.AuthorizedKeys, Pythons: c.Python, UV: c.UV,
 		Worker: worker, Warm: c.Warm, DrainTimeout: c.DrainTimeout, LogLevel: c.LogLevel,
 		Version: version, Banner: std.out, Log: std.err,
 	}

@@ -16,6 +16,7 @@ import (
 	gossh "golang.org/x/crypto/ssh"
 
 	"github.com/headgate/headgate/exec"
+	"github.com/headgate/headgate/exec/pyenv"
 	"github.com/headgate/headgate/exec/sandbox"
 	"github.com/headgate/headgate/hooks"
 	"github.com/headgate/headgate/hooks/lake"
@@ -153,6 +154,9 @@ func startSandboxes(ctx context.Context, cfg serveConfig, log *slog.Logger) (*sa
 	if env, err = exec.NewEnvironments(ctx, cfg.Worker, library, interpreters); err != nil {
 		return nil, env, err
 	}
+	if env.Packages, err = openPackages(cfg, interpreters); err != nil {
+		return nil, env, err
+	}
 	warm := cfg.Warm
 	switch {
 	case warm < 0:
@@ -165,6 +169,34 @@ func startSandboxes(ctx context.Context, cfg serveConfig, log *slog.Logger) (*sa
 		WarmWorkers: warm, WarmPython: warm, Logger: log,
 	})
 	return boxes, env, err
+}
+
+// openPackages opens what environments of packages are made of, with uv if there is one.
+func openPackages(cfg serveConfig, interpreters []sandbox.Interpreter) (*pyenv.Store, error) {
+	uv := &pyenv.UV{Path: cfg.UV, Python: func(version string) string {
+		for _, in := range interpreters {
+			if in.Version == version {
+				return in.Path
+			}
+		}
+		return ""
+	}}
+	if uv.Path == "" {
+		var paths []string
+		for _, in := range interpreters {
+			paths = append(paths, in.Path)
+		}
+		uv.Path = pyenv.FindUV(paths...)
+	}
+	dir := cfg.Packages
+	if dir == "" {
+		dir = filepath.Join(cfg.Data, "python")
+	}
+	store, err := pyenv.OpenStore(dir, uv)
+	if err != nil {
+		return nil, fmt.Errorf("packages of Python: %w", err)
+	}
+	return store, nil
 }
 
 // recoverRuns ends the runs that an earlier server left under way.
