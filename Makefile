@@ -94,6 +94,10 @@ abuse: build venv ## every attack of docs/threat-model.md, against the real sand
 e2e: build venv need-git need-ssh ## end-to-end scripts: the built server, real git and ssh, gVisor. RUN=name picks one
 	HEADGATE_PYTHON=$(CURDIR)/$(PYTHON) go test -count=1 -parallel 2 -timeout 20m $(if $(RUN),-v -run 'TestScripts/$(RUN)') ./test/e2e
 
+.PHONY: replay
+replay: ## push every example lake and replay each gate commit: all oids must be equal
+	$(MAKE) e2e RUN=replay-of-every-example
+
 .PHONY: demo
 demo: build venv need-git need-ssh need-ssh-keygen ## play the main job with real git commands; KEEP=1 leaves the server up
 	@HEADGATE_PYTHON=$(CURDIR)/$(PYTHON) KEEP=$(KEEP) test/demo/demo.sh

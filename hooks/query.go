@@ -98,6 +98,19 @@ func pick(found []table.Table, name string) (objects.OID, error) {
 
 // resolve returns the tree of the commit that a user names.
 func resolve(ctx context.Context, l *lake.Lake, text string) (objects.OID, error) {
+	commit, err := resolveCommit(ctx, l, text)
+	if err != nil {
+		return objects.OID{}, err
+	}
+	c, err := readCommit(ctx, l.Objects, commit)
+	if err != nil {
+		return objects.OID{}, err
+	}
+	return c.Tree, nil
+}
+
+// resolveCommit returns the commit that a user names: by oid or by ref; "" is main.
+func resolveCommit(ctx context.Context, l *lake.Lake, text string) (objects.OID, error) {
 	if text == "" {
 		text = "main"
 	}
@@ -107,14 +120,14 @@ func resolve(ctx context.Context, l *lake.Lake, text string) (objects.OID, error
 			return objects.OID{}, err
 		}
 	}
-	c, err := readCommit(ctx, l.Objects, commit)
+	_, err = readCommit(ctx, l.Objects, commit)
 	if errors.Is(err, objects.ErrNotFound) {
 		return objects.OID{}, &QueryError{fmt.Sprintf("there is no commit %s", commit)}
 	}
 	if err != nil {
 		return objects.OID{}, &QueryError{fmt.Sprintf("%q is not a commit", text)}
 	}
-	return c.Tree, nil
+	return commit, nil
 }
 
 // resolveRef tries a name as git's rev-parse does: as it is, as a branch, as a tag.

@@ -42,6 +42,10 @@ func commands() []*command {
 				"it prints the story. The exit code is the run's: 0 published or passed, 1 anything else."},
 		{words: []string{"run", "cancel"}, args: "<lake> <run>", short: "end a run under way", min: 2, max: 2, run: runCancel,
 			long: "Kills what it runs at once; nothing is published. For the run's pusher and administrators."},
+		{words: []string{"run", "replay"}, args: "<lake> [<run or commit>]", short: "run a published run's models again, and compare", min: 1, max: 2, flags: replayFlags, run: runReplay,
+			long: "Runs each model of the gate commit (of main by default) in a new sandbox on the tables that the commit holds, compares what it gives\n" +
+				"with what the commit says, and throws it away. One replay a user at a time. Exit code 1 if anything differs. headgate replay does the\n" +
+				"same on your own machine, from any clone."},
 		{words: []string{"secret", "set"}, args: "<lake> <name>", short: "set a secret for models, read from standard input", min: 2, max: 2, admin: true, run: secretSet,
 			long: "The value is what standard input holds, without a newline at its end: secret set flights API_KEY < key.txt.\n" +
 				"Models get it that secrets in headgate.yaml at the tip of main name, as an argument headgate.Secret(\"API_KEY\")."},

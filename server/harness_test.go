@@ -69,7 +69,7 @@ func (g *acceptAll) last(t *testing.T) *hooks.Push {
 }
 
 // echo answers every query with the query.
-type echo struct{}
+type echo struct{ started, release chan struct{} }
 
 func (echo) Query(_ context.Context, l *lake.Lake, q hooks.Question, w io.Writer) error {
 	if strings.Contains(q.SQL, "FRMO") {
@@ -93,6 +93,22 @@ func (noRuns) Watch(_ context.Context, _ *lake.Lake, id string, _ io.Writer) (la
 
 func (noRuns) Cancel(_ context.Context, _ *lake.Lake, id string, _ hooks.Identity) error {
 	return fmt.Errorf("run %q: %w", id, hooks.ErrNotUnderWay)
+}
+
+// Replay tells what it is asked, and finds a difference in what is called "forged".
+// It waits for release, if there is one.
+func (e echo) Replay(_ context.Context, l *lake.Lake, q hooks.ReplayQuestion) (*hooks.ReplayReport, error) {
+	if q.Of == "proposal" {
+		return nil, &hooks.QueryError{Text: "it is no gate commit"}
+	}
+	if q.Progress != nil {
+		q.Progress(fmt.Sprintf("%s|%s|%s|%t", l.Name, q.Of, q.Tables, q.Verifiers))
+	}
+	if e.started != nil {
+		e.started <- struct{}{}
+		<-e.release
+	}
+	return &hooks.ReplayReport{Format: 1, Equal: q.Of != "forged", Models: []hooks.ReplayedModel{}}, nil
 }
 
 // site is a running server and a client's home directory.
@@ -142,7 +158,7 @@ func newSite(t *testing.T, tweak ...func(*server.Config)) *site {
 	s.lakes, err = lake.OpenDirectory(filepath.Join(data, "lakes"), key, log)
 	check(t, err)
 	cfg := server.Config{
-		HostKey: host, Keys: keys, Lakes: s.lakes, Gate: s.gate, Querier: echo{}, Runs: noRuns{}, Logger: log,
+		HostKey: host, Keys: keys, Lakes: s.lakes, Gate: s.gate, Querier: echo{}, Runs: noRuns{}, Replayer: echo{}, Logger: log,
 		Version: "1.2", URL: "ssh://test/", SSH: "ssh test", KeepAlive: 50 * time.Millisecond,
 	}
 	for _, f := range tweak {

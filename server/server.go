@@ -51,15 +51,21 @@ type Runs interface {
 	Cancel(ctx context.Context, l *lake.Lake, id string, who hooks.Identity) error
 }
 
+// Replayer replays gate commits. An error for the asker is a *hooks.QueryError.
+type Replayer interface {
+	Replay(ctx context.Context, l *lake.Lake, q hooks.ReplayQuestion) (*hooks.ReplayReport, error)
+}
+
 // Config is what a Server is made of. All fields without a default are needed.
 type Config struct {
-	HostKey gossh.Signer
-	Keys    Keys
-	Lakes   Lakes
-	Gate    receivepack.Gate
-	Querier Querier
-	Runs    Runs
-	Logger  *slog.Logger
+	HostKey  gossh.Signer
+	Keys     Keys
+	Lakes    Lakes
+	Gate     receivepack.Gate
+	Querier  Querier
+	Replayer Replayer
+	Runs     Runs
+	Logger   *slog.Logger
 
 	Version string         // of the program
 	URL     string         // what users put before a lake's name: "ssh://host:2222/"
@@ -99,8 +105,9 @@ type Server struct {
 	phase     phase
 	listeners map[net.Listener]struct{}
 	conns     map[net.Conn]struct{}
-	active    int           // sessions being handled
-	idle      chan struct{} // closed when draining and active is 0
+	replaying map[string]bool // users with a replay under way
+	active    int             // sessions being handled
+	idle      chan struct{}   // closed when draining and active is 0
 }
 
 type phase int
@@ -119,8 +126,8 @@ var ErrClosed = errors.New("server is closed")
 // New returns a server that is not listening yet.
 func New(cfg Config) (*Server, error) {
 	switch {
-	case cfg.HostKey == nil, cfg.Keys == nil, cfg.Lakes == nil, cfg.Gate == nil, cfg.Querier == nil, cfg.Runs == nil, cfg.Logger == nil:
-		return nil, errors.New("server: a host key, keys, lakes, a gate, a querier, runs and a logger are needed")
+	case cfg.HostKey == nil, cfg.Keys == nil, cfg.Lakes == nil, cfg.Gate == nil, cfg.Querier == nil, cfg.Replayer == nil, cfg.Runs == nil, cfg.Logger == nil:
+		return nil, errors.New("server: a host key, keys, lakes, a gate, a querier, a replayer, runs and a logger are needed")
 	}
 	cfg.Version = or(cfg.Version, "unknown")
 	cfg.URL = or(cfg.URL, "ssh://<this host>/")
@@ -134,6 +141,7 @@ func New(cfg Config) (*Server, error) {
 		cfg:       cfg,
 		listeners: map[net.Listener]struct{}{},
 		conns:     map[net.Conn]struct{}{},
+		replaying: map[string]bool{},
 		idle:      make(chan struct{}),
 	}
 	s.lifetime, s.end = context.WithCancel(context.Background())

@@ -66,6 +66,13 @@ func TestCommands(t *testing.T) {
 		{"user", "query flights -- '--SELECT'", 0, []string{"flights|--SELECT||table"}},
 		{"user", "query flights 'SELECT FRMO'", 1, []string{"syntax error"}},
 		{"user", "query flights 'SELECT 1' --format xml", 2, []string{"there is no format"}},
+		{"user", "run replay flights", 0, []string{"flights||[]|false", "0 of 0 output(s) equal"}},
+		{"user", "run replay flights 01J9ZQ4T3N8Y6W2K5D7F0H1M9C --table a --table=b --verify", 0, []string{"flights|01J9ZQ4T3N8Y6W2K5D7F0H1M9C|[a b]|true"}},
+		{"user", "run replay flights --json", 0, []string{`"equal":true`}},
+		{"user", "run replay flights forged", 1, []string{"the replay is not what the commit says"}},
+		{"user", "run replay flights proposal", 1, []string{"it is no gate commit"}},
+		{"user", "run replay nowhere", 1, []string{"does not exist"}},
+		{"user", "run replay flights a b", 2, []string{"run replay takes 1 to 2 arguments"}},
 		{"user", "query flights", 2, []string{"query takes 2 arguments"}},
 		{"user", "query flights 'SELECT", 2, []string{"a quote is not closed"}},
 		{"user", "query flights PANIC", 1, nil},
@@ -370,4 +377,37 @@ func FuzzParseAuthorizedKeys(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A replay costs what a run costs, so nobody has two at a time; others do.
+func TestOneReplayAtATime(t *testing.T) {
+	started, release := make(chan struct{}), make(chan struct{})
+	s := newSite(t, func(cfg *server.Config) { cfg.Replayer = echo{started, release} })
+	_, err := s.lakes.Create(t.Context(), "flights")
+	check(t, err)
+	codes := make(chan int, 3)
+	replay := func(user string) {
+		_, _, code := s.ssh(user, "run replay flights")
+		codes <- code
+	}
+	go replay("user")
+	<-started
+	if _, text, code := s.ssh("user", "run replay flights"); code != 1 || !strings.Contains(text, "you have a replay under way") {
+		t.Errorf("a second replay: exit %d, %q", code, text)
+	}
+	go replay("admin")
+	<-started
+	release <- struct{}{}
+	release <- struct{}{}
+	for range 2 {
+		if code := <-codes; code != 0 {
+			t.Errorf("exit %d, want 0", code)
+		}
+	}
+	go replay("user")
+	<-started
+	release <- struct{}{}
+	if code := <-codes; code != 0 {
+		t.Errorf("after the first has ended: exit %d, want 0", code)
+	}
 }

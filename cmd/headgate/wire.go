@@ -95,7 +95,7 @@ func runServe(ctx context.Context, cfg serveConfig) (err error) {
 	defer httpListener.Close()
 	host, port := reachable(sshListener.Addr().String())
 	srv, err := server.New(server.Config{
-		HostKey: hostKey, Keys: keys, Lakes: lakes, Gate: gate, Querier: gate, Runs: gate, Logger: log, Version: cfg.Version,
+		HostKey: hostKey, Keys: keys, Lakes: lakes, Gate: gate, Querier: gate, Runs: gate, Replayer: gate, Logger: log, Version: cfg.Version,
 		URL: "ssh://" + net.JoinHostPort(host, port) + "/", SSH: "ssh -p " + port + " " + host, GateKey: signer.AllowedSigners(),
 	})
 	if err != nil {
