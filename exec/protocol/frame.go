@@ -2,6 +2,7 @@ package protocol
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -159,14 +160,18 @@ func WriteNote(w io.Writer, text string) error {
 
 // WriteAnswer writes the frame that ends the output.
 func WriteAnswer(w io.Writer, a *Answer) error {
-	b, err := json.Marshal(a)
-	if err != nil {
+	// Not json.Marshal, which writes "<" as \u003c, in raw messages too: the bounds
+	// in statistics would leave their canonical form.
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(a); err != nil {
 		return fmt.Errorf("encode answer: %w", err)
 	}
-	if len(b) > maxAnswerFrame {
+	if b.Len() > maxAnswerFrame {
 		return fmt.Errorf("encode answer: %w", &LimitError{What: "answer", Limit: maxAnswerFrame})
 	}
-	return writeShort(w, frameAnswer, b)
+	return writeShort(w, frameAnswer, b.Bytes())
 }
 
 func writeShort(w io.Writer, kind byte, b []byte) error {

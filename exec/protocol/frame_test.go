@@ -3,6 +3,7 @@ package protocol_test
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"io"
 	"reflect"
@@ -76,6 +77,22 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 			t.Fatalf("read %+v %q %q, wrote %+v %q %q", got, gotFiles, gotNotes, answer, files, notes)
 		}
 	})
+}
+
+// table.json holds the bounds in canonical form, which knows no escapes for HTML.
+func TestBoundsKeepTheirForm(t *testing.T) {
+	const bound = `"<a href=\"x\"> & more"`
+	var buf bytes.Buffer
+	mustWrite(t, protocol.WriteAnswer(&buf, &protocol.Answer{Snapshot: &protocol.Snapshot{
+		Parts: []protocol.Part{{Stats: []protocol.ColumnStats{{Min: json.RawMessage(bound)}}}},
+	}}))
+	a, err := protocol.Read(&buf, protocol.DefaultReadLimits, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := string(a.Snapshot.Parts[0].Stats[0].Min); got != bound {
+		t.Errorf("%s became %s", bound, got)
+	}
 }
 
 // Progress is for a person: a flood of it is no failure, and reaches nobody.
