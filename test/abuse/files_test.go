@@ -48,7 +48,7 @@ fd = os.open("/in/0/000000.parquet", os.O_RDONLY)
 open("/proc/self/fd/%d" % fd, "wb").write(b"x")`, "EROFS|EACCES", []string{"write /proc/self/fd/..."}},
 	{"add an input", `open("/in/0/pwned", "w")`, "EROFS|EACCES", []string{"write /in/0/pwned"}},
 	{"remove an input", `os.unlink("/in/0/000000.parquet")`, "EROFS|EACCES", []string{"write /in/0/000000.parquet"}},
-	{"replace an input", `os.rename("/in/0/000000.parquet", "/in/0/pwned")`, "EROFS|EACCES", []string{"write /in/0/000000.parquet to /in/0/pwned"}},
+	{"replace an input", `os.rename("/in/0/000000.parquet", "/in/0/pwned")`, "EROFS|EACCES", []string{"write /in/0/000000.parquet -> /in/0/pwned"}},
 	{"change the mode of an input", `os.chmod("/in/0/000000.parquet", 0o777)`, "EROFS|EPERM", []string{"write /in/0/000000.parquet"}},
 	{"change the time of an input", `os.utime("/in/0/000000.parquet", (1, 1))`, "EROFS|EPERM", []string{"write /in/0/000000.parquet"}},
 	{"cut off an input", `os.truncate("/in/0/000000.parquet", 0)`, "EROFS|EACCES", []string{"write /in/0/000000.parquet"}},
@@ -86,7 +86,7 @@ return depth > 100`, "True|ENAMETOOLONG", nil},
 // environmentTries are about a function that declares packages.
 var environmentTries = []try{
 	{"write to the environment", `open("/env/pyarrow/pwned.py", "w")`, "EROFS|EACCES", []string{"write /env/pyarrow/pwned.py"}},
-	{"replace a package of the environment", `os.rename("/env/pyarrow", "/env/pwned")`, "EROFS|EACCES", []string{"write /env/pyarrow to /env/pwned"}},
+	{"replace a package of the environment", `os.rename("/env/pyarrow", "/env/pwned")`, "EROFS|EACCES", []string{"write /env/pyarrow -> /env/pwned"}},
 	{"use a package that was not declared", `return [d for d in sys.path if d.endswith("site-packages") and os.path.isdir(d) and os.listdir(d)]`, `\[\]`, nil},
 }
 

@@ -101,7 +101,7 @@ func change(paths []int) kernel.SyscallToProto {
 			names = append(names, descriptor(t, info.Args[0].Int()))
 		}
 		return &pb.Open{
-			ContextData: data, Sysno: uint64(info.Sysno), Flags: linux.O_WRONLY, Pathname: strings.Join(names, " to "), Exit: exit(info),
+			ContextData: data, Sysno: uint64(info.Sysno), Flags: linux.O_WRONLY, Pathname: strings.Join(names, " -> "), Exit: exit(info),
 		}, pb.MessageType_MESSAGE_SYSCALL_OPEN
 	}
 }

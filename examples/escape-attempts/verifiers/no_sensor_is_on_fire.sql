@@ -1,0 +1,1 @@
+SELECT * FROM readings WHERE celsius > 100
