@@ -201,7 +201,7 @@ func (s *Session) pythonModel(ctx context.Context, m *plan.Model, args Arguments
 	if _, err := os.Stat(raw); err != nil {
 		return nil, &Failure{Kind: "crash", Text: fmt.Sprintf("%s: %s returned no table", m.Path, m.Function)}
 	}
-	cut := s.job(sandbox.KindWorker, "", lim, &protocol.Order{Op: protocol.OpCut, FileFormat: "parquet", Files: []string{inputRoot + "output.parquet"}, Key: m.Key})
+	cut := s.job(sandbox.KindWorker, "", s.ours(lim), &protocol.Order{Op: protocol.OpCut, FileFormat: "parquet", Files: []string{inputRoot + "output.parquet"}, Key: m.Key})
 	cut.Inputs, cut.Note = []sandbox.Input{linkFile("output.parquet", raw)}, out.Note
 	cut.Log = limited(out.Log)
 	t, err := s.cut(ctx, m, cut, args.Prior, u)

@@ -166,7 +166,7 @@ func (s *Session) cutInputs(ctx context.Context, own []Bound, keys []Key, lim sa
 			s.rt.log.Warn("remove inputs", "dir", dir, "err", rerr)
 		}
 	}()
-	job := s.job(sandbox.KindWorker, "", lim, &protocol.Order{Op: protocol.OpProject})
+	job := s.job(sandbox.KindWorker, "", s.ours(lim), &protocol.Order{Op: protocol.OpProject})
 	paths := make(map[string]string, len(keys)) // by the name of the file frame, of those that are to come
 	for i := range keys {
 		name := fmt.Sprintf("%d.parquet", i)

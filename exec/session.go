@@ -259,3 +259,12 @@ func (s *Session) limits(own plan.Resources) sandbox.Limits {
 	}
 	return l
 }
+
+// ours are the limits of a sandbox that runs our own code for a function with
+// limits lim. What the function asked for is what its code needs, and a stream needs
+// little; the part that is cut of it is in memory as a whole.
+func (s *Session) ours(lim sandbox.Limits) sandbox.Limits {
+	lim.Memory = max(lim.Memory, s.opt.Limits.Memory)
+	lim.Pids = max(lim.Pids, s.opt.Limits.Pids)
+	return lim
+}
