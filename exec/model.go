@@ -188,6 +188,7 @@ func (s *Session) pythonModel(ctx context.Context, m *plan.Model, args Arguments
 		Op: protocol.OpPyModel, Path: codeRoot, Module: m.Path, Function: m.Function, Params: args.Params, ParamTypes: typesOf(m.Params),
 		Secrets: valuesOf(args.Secrets),
 	})
+	job.Order.Threads = int(lim.CPUs) // what it returns is put into an order of its own
 	job.Packages, job.Log, job.Note = at.packages, limited(out.Log), out.Note
 	job.Files = s.spool(filepath.Join(dir, "output.parquet"))
 	if err := s.stageProjected(ctx, &job, args.Inputs, u); err != nil {

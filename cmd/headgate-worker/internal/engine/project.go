@@ -10,7 +10,7 @@ import (
 
 // projectOptions of COPY: what is cut down is read once or twice on this machine
 // and thrown away, so it must be quick to write and to read.
-const projectOptions = "FORMAT parquet, COMPRESSION snappy"
+const projectOptions = "FORMAT parquet, COMPRESSION lz4_raw"
 
 // project cuts each input down to its selected columns and filtered rows. Inputs
 // are not made views: two of them may be of one table.
