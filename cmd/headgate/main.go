@@ -40,6 +40,7 @@ type cli struct {
 	Serve   serveCmd   `cmd:"" help:"Run the server."`
 	Init    initCmd    `cmd:"" help:"Make the skeleton of a lake."`
 	Import  importCmd  `cmd:"" help:"Turn Parquet, CSV or JSON lines into a table of this checkout."`
+	Lock    lockCmd    `cmd:"" help:"Lock the Python packages that this checkout's functions declare."`
 	Query   queryCmd   `cmd:"" help:"Ask a checkout's tables by SQL."`
 	Log     logCmd     `cmd:"" help:"Show what was published, and what each table was made from."`
 	Replay  replayCmd  `cmd:"" help:"Run the models of a gate commit again, and compare what they give with what it says."`

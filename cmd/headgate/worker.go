@@ -65,6 +65,11 @@ func (f workerFlag) runWorker(ctx context.Context, order *protocol.Order, sink p
 	if order.Threads == 0 {
 		order.Threads = runtime.NumCPU()
 	}
+	return runOrder(ctx, exec.Command(path), workerName, order, sink, note)
+}
+
+// runOrder gives an order to a program of the user's own and reads its answer.
+func runOrder(ctx context.Context, program *exec.Cmd, name string, order *protocol.Order, sink protocol.FileSink, note func(string)) (*protocol.Answer, error) {
 	doc, err := json.Marshal(order)
 	if err != nil {
 		return nil, fmt.Errorf("encode order: %w", err)
@@ -73,7 +78,8 @@ func (f workerFlag) runWorker(ctx context.Context, order *protocol.Order, sink p
 	// for a worker that writes into a pipe which nobody reads.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, path)
+	cmd := exec.CommandContext(ctx, program.Path, program.Args[1:]...)
+	cmd.Env, cmd.Dir = program.Env, program.Dir
 	cmd.Stdin = bytes.NewReader(doc)
 	var log tail
 	cmd.Stderr = &log
@@ -97,13 +103,13 @@ func (f workerFlag) runWorker(ctx context.Context, order *protocol.Order, sink p
 	waitErr := cmd.Wait()
 	switch {
 	case readErr != nil && errors.Is(readErr, protocol.ErrNoAnswer):
-		return nil, fmt.Errorf("%s ended without an answer (%v): %s", workerName, waitErr, log.text())
+		return nil, fmt.Errorf("%s ended without an answer (%v): %s", name, waitErr, log.text())
 	case readErr != nil:
 		return nil, readErr
 	case answer.Error != nil:
 		return nil, answer.Error
 	case waitErr != nil:
-		return nil, fmt.Errorf("%s: %w: %s", workerName, waitErr, log.text())
+		return nil, fmt.Errorf("%s: %w: %s", name, waitErr, log.text())
 	}
 	return answer, nil
 }

@@ -30,6 +30,7 @@ func TestScripts(t *testing.T) {
 			"rawpush": cmdRawPush,
 			"same":    cmdSame,
 			"nofile":  cmdNoFile,
+			"wheel":   cmdWheel,
 		},
 	})
 }
@@ -38,6 +39,7 @@ func TestScripts(t *testing.T) {
 type tools struct {
 	bin    string // directory of headgate and headgate-worker
 	python string // interpreter with pyarrow and duckdb
+	uv     string // the resolver of packages
 }
 
 // findTools takes HEADGATE_BIN and HEADGATE_PYTHON, else what make builds.
@@ -58,6 +60,7 @@ func findTools(t *testing.T) *tools {
 		return path
 	}
 	tools := &tools{bin: get("HEADGATE_BIN", "bin"), python: get("HEADGATE_PYTHON", ".cache/venv/bin/python")}
+	tools.uv = get("HEADGATE_UV", filepath.Join(".cache", "venv", "bin", "uv"))
 	if info, err := os.Stat(tools.bin); err == nil && !info.IsDir() {
 		tools.bin = filepath.Dir(tools.bin) // the server's own path does as well
 	}

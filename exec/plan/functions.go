@@ -1,0 +1,44 @@
+package plan
+
+import (
+	"context"
+
+	"github.com/headgate/headgate/exec/protocol"
+)
+
+// Function is a decorated Python function, without the tables that it reads.
+type Function struct {
+	Path string
+	Line int
+	Declared
+}
+
+// Functions returns the models and expectations that Python files declare, as
+// Build does. It needs no tables, so that who has only the files can ask what
+// they need to run. If they are at fault, the error is an *Error.
+func Functions(ctx context.Context, sources []protocol.Source, settings *Settings, d Declarer) ([]Function, error) {
+	if settings == nil {
+		settings = &Settings{}
+	}
+	b := &builder{d: d, settings: settings}
+	files := make([]code, len(sources))
+	for i, s := range sources {
+		files[i] = code{File: File{Path: s.Path}, text: s.Text}
+	}
+	if _, err := b.pythonFiles(ctx, files); err != nil {
+		return nil, err
+	}
+	if len(b.problems) > 0 {
+		return nil, b.failed()
+	}
+	var functions []Function
+	for i := range b.models {
+		functions = append(functions, Function{b.models[i].Path, b.models[i].Line, b.models[i].Declared})
+	}
+	for i := range b.verify {
+		if b.verify[i].Kind == KindPython {
+			functions = append(functions, Function{b.verify[i].Path, b.verify[i].Line, b.verify[i].Declared})
+		}
+	}
+	return functions, nil
+}
