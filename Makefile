@@ -106,6 +106,10 @@ demo: build venv need-git need-ssh need-ssh-keygen ## play the main job with rea
 bench: build venv need-git need-ssh ## push-to-published and no-op push, medians of ROUNDS=10
 	HEADGATE_PYTHON=$(CURDIR)/$(PYTHON) go run ./test/bench -rounds $(or $(ROUNDS),10) -think $(or $(THINK),5s)
 
+.PHONY: bench-functions
+bench-functions: build venv ## what a sandbox costs: starts, throughput, queries inside against outside. ONLY=words picks some
+	HEADGATE_PYTHON=$(CURDIR)/$(PYTHON) go run ./test/bench/functions -cache $(CURDIR)/$(CACHE)/bench -rounds $(or $(ROUNDS),15) $(if $(ONLY),-only '$(ONLY)') $(if $(JSON),-json $(JSON))
+
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME=20s
 	@for pkg in $(PACKAGES); do \

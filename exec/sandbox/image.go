@@ -153,6 +153,9 @@ func (img *image) build() error {
 		case info.Mode()&fs.ModeSymlink != 0:
 			// A link such as /lib64 -> usr/lib64 is made again inside; what it
 			// points to is bound on its own.
+			if strings.HasPrefix(b, "/tmp/") {
+				return fmt.Errorf("interpreter: it is reached through the link %s, and a sandbox has a /tmp of its own; give its path without links", b)
+			}
 			target, err := os.Readlink(b)
 			if err != nil {
 				return fmt.Errorf("interpreter: %w", err)
