@@ -149,6 +149,7 @@ func withUsage(err error, u *Usage) error {
 func (s *Session) sqlModel(ctx context.Context, m *plan.Model, args Arguments, out Sink, u *Usage) (*Table, error) {
 	job := s.job(sandbox.KindWorker, "", s.limits(m.Resources), &protocol.Order{
 		Op: protocol.OpModel, SQL: m.SQL, Key: m.Key, Params: args.Params, ParamTypes: typesOf(m.Params),
+		Threads: threads(m.Resources),
 	})
 	job.Log, job.Note = limited(out.Log), out.Note
 	s.stage(ctx, &job, args.Inputs)
@@ -186,7 +187,7 @@ func (s *Session) pythonModel(ctx context.Context, m *plan.Model, args Arguments
 	lim := s.limits(m.Resources)
 	job := s.job(sandbox.KindPython, at.python, lim, &protocol.Order{
 		Op: protocol.OpPyModel, Path: codeRoot, Module: m.Path, Function: m.Function, Params: args.Params, ParamTypes: typesOf(m.Params),
-		Secrets: valuesOf(args.Secrets),
+		Secrets: valuesOf(args.Secrets), Threads: threads(m.Resources),
 	})
 	job.Order.Threads = int(lim.CPUs) // what it returns is put into an order of its own
 	job.Packages, job.Log, job.Note = at.packages, limited(out.Log), out.Note

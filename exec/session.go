@@ -242,6 +242,10 @@ func (s *Session) tempDir() (dir string, done func(), err error) {
 	}, nil
 }
 
+// threads are those that a function asks for. It is one that does not ask: sums of
+// floats by several threads do not repeat, so that is a choice of the code's.
+func threads(own plan.Resources) int { return max(1, int(own.CPUs)) }
+
 // limits are a function's own where it declares them, under the ceiling.
 func (s *Session) limits(own plan.Resources) sandbox.Limits {
 	l := s.opt.Limits

@@ -82,6 +82,7 @@ func (s *Session) evaluate(ctx context.Context, group []Checked, ask []int, out 
 	first := group[ask[0]].Verifier
 	job := s.job(sandbox.KindWorker, "", s.limits(first.Resources), &protocol.Order{})
 	job.Log, job.Note = limited(out.Log), out.Note
+	job.Order.Threads = threads(first.Resources)
 	rows := make(map[string]objects.OID)
 	job.Files = func(name string, n int64, r io.Reader) error {
 		oid, err := s.store.Put(ctx, objects.Blob, n, r)

@@ -24,21 +24,22 @@ import (
 // Record is run.json, the whole story of a run. docs/formats.md describes it.
 // Times are UTC, durations are seconds.
 type Record struct {
-	Format   int        `json:"format"` // 1
-	ID       string     `json:"id"`
-	Lake     string     `json:"lake"`
-	State    lake.State `json:"state"`
-	Target   string     `json:"target"`
-	Base     string     `json:"base"`
-	Proposal string     `json:"proposal"`
-	Subject  string     `json:"subject,omitempty"` // of the proposal
-	Gate     string     `json:"gate,omitempty"`    // the gate commit, if published
-	Who      string     `json:"who"`
-	KeyPrint string     `json:"key,omitempty"` // fingerprint of the pusher's key
-	Started  time.Time  `json:"started"`
-	Ended    time.Time  `json:"ended,omitzero"`
-	Reasons  []string   `json:"reasons,omitempty"`
-	Warnings []string   `json:"warnings,omitempty"`
+	Format   int           `json:"format"` // 1
+	ID       string        `json:"id"`
+	Lake     string        `json:"lake"`
+	State    lake.State    `json:"state"`
+	Target   string        `json:"target"`
+	Base     string        `json:"base"`
+	Proposal string        `json:"proposal"`
+	Subject  string        `json:"subject,omitempty"` // of the proposal
+	Gate     string        `json:"gate,omitempty"`    // the gate commit, if published
+	Who      string        `json:"who"`
+	KeyPrint string        `json:"key,omitempty"` // fingerprint of the pusher's key
+	Started  time.Time     `json:"started"`
+	Ended    time.Time     `json:"ended,omitzero"`
+	Reasons  []string      `json:"reasons,omitempty"`
+	Warnings []string      `json:"warnings,omitempty"`
+	Limits   *LimitsRecord `json:"limits,omitempty"` // of functions that declare none
 	// Environments are those that functions declare, or that the server had to make.
 	Environments []EnvironmentRecord `json:"environments,omitempty"`
 	Sources      []SourceRecord      `json:"sources"`
@@ -47,6 +48,18 @@ type Record struct {
 
 	logs     map[string][]byte      // by function name
 	failures map[string]objects.OID // by file name
+}
+
+// LimitsRecord is what bounds a function, and what becomes of its violations.
+type LimitsRecord struct {
+	Memory     int64   `json:"memory"`    // bytes
+	Output     int64   `json:"output"`    // bytes
+	FileSize   int64   `json:"file_size"` // bytes; 0 if only /tmp bounds it
+	Log        int64   `json:"log"`       // bytes
+	CPUs       float64 `json:"cpus"`
+	Timeout    float64 `json:"timeout"` // seconds
+	Pids       int     `json:"pids"`
+	Violations string  `json:"violations"` // "fail" or "record"
 }
 
 // SourceRecord is a table that no model makes.
@@ -250,7 +263,11 @@ func (rec *Record) verifierTrailers() []trailer.Verifier {
 	rec.sorted()
 	var out []trailer.Verifier
 	for _, v := range rec.Verifiers {
-		out = append(out, trailer.Verifier{Name: v.Name, Result: v.Status})
+		result := v.Status
+		if len(v.CostRecord.Violations) > 0 {
+			result = "warn" // it passed, and did what a function may not
+		}
+		out = append(out, trailer.Verifier{Name: v.Name, Result: result})
 	}
 	return out
 }

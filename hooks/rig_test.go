@@ -41,7 +41,8 @@ type scripted struct {
 	// violates is the order during which the sandbox stops something, though the
 	// program goes on and answers as if nothing were.
 	violates protocol.Op
-	params   map[string]any // of the last model that had some
+	params   map[string]any        // of the last model that had some
+	jobs     func(job sandbox.Job) // sees each job
 	// python answers the orders of Python functions; nil: there is no interpreter.
 	python func(ctx context.Context, job sandbox.Job) (*protocol.Answer, error)
 	column string // the name of each table's one column; "" is n
@@ -57,6 +58,9 @@ func (s *scripted) Run(ctx context.Context, job sandbox.Job) (*sandbox.Report, e
 	s.mu.Lock()
 	s.ops = append(s.ops, job.Order.Op)
 	broken, during := s.broken, s.during
+	if s.jobs != nil {
+		s.jobs(job)
+	}
 	s.mu.Unlock()
 	if broken != nil {
 		return nil, broken

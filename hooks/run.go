@@ -1,7 +1,6 @@
 package hooks
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -14,7 +13,6 @@ import (
 
 	"github.com/headgate/headgate/exec"
 	"github.com/headgate/headgate/exec/plan"
-	"github.com/headgate/headgate/exec/sandbox"
 	"github.com/headgate/headgate/hooks/lake"
 	"github.com/headgate/headgate/hooks/mask"
 	"github.com/headgate/headgate/hooks/policy"
@@ -165,6 +163,7 @@ func (r *run) judge(ctx context.Context) (objects.OID, error) {
 	r.sess = r.gate.cfg.Runtime.Session(q, r.lake.Actions, exec.Options{
 		Limits: r.limits(), Ceiling: r.gate.cfg.Ceiling, NoCache: r.opt.noCache, TempDir: r.gate.cfg.TempDir,
 	})
+	r.rec.Limits = limitsRecord(r.limits(), r.policy.Sandbox)
 	r.say.header(r)
 	if err := r.enter(lake.Planning); err != nil {
 		return objects.OID{}, err
@@ -195,33 +194,6 @@ func (r *run) judge(ctx context.Context) (objects.OID, error) {
 	}
 	return r.commit(ctx)
 }
-
-// limits are the sandbox limits of the governing policy, under the server's ceiling.
-func (r *run) limits() sandbox.Limits { return limitsUnder(r.policy, r.gate.cfg.Ceiling) }
-
-func limitsUnder(governing *policy.Policy, top sandbox.Limits) sandbox.Limits {
-	lim, out := governing.Sandbox, top
-	if lim.Memory > 0 {
-		out.Memory = min(lim.Memory, top.Memory)
-	}
-	if lim.Output > 0 {
-		out.Output = min(lim.Output, top.Output)
-	}
-	if lim.Timeout > 0 {
-		out.Timeout = min(lim.Timeout, top.Timeout)
-	}
-	if lim.CPUs > 0 {
-		out.CPUs = min(lim.CPUs, top.CPUs)
-	}
-	out.LogBytes = cmp.Or(top.LogBytes, sandbox.DefaultLimits.LogBytes) + logSlack
-	return out
-}
-
-// logSlack is what a sandbox lets through beyond the limit of a function's log: the
-// limit is kept here, where no secret is cut in two by it.
-const logSlack = 128 << 10
-
-func (r *run) logLimit() int64 { return r.limits().LogBytes - logSlack }
 
 func (r *run) reject(reasons ...string) error {
 	return &Rejection{Run: r.id(), Reasons: reasons}
@@ -278,6 +250,7 @@ func (r *run) makePlan(ctx context.Context) error {
 		return r.reject(wrong...)
 	}
 	r.say.planned(r.plan)
+	r.warnCapped()
 	return nil
 }
 

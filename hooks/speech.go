@@ -133,9 +133,13 @@ func (s *speech) close() []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.log.Close()
+	if s.log.Cut() {
+		s.line = s.line[:0] // half a line
+	}
 	s.end()
 	s.leftOut()
 	if s.log.Cut() {
+		s.say.print(fmt.Sprintf("  %s | ... the log is cut at its limit of %s\n", printable(s.name), sizeText(s.limit)))
 		s.kept.WriteString(mask.CutMark(s.limit))
 	}
 	return s.kept.Bytes()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -57,8 +58,10 @@ func (r *run) verifyGroup(ctx context.Context, group []exec.Checked) ([]string, 
 	for i := range verdicts {
 		r.concealVerdict(&verdicts[i])
 	}
-	if f == nil && len(verdicts) > 0 && len(verdicts[0].Usage.Violations) > 0 {
-		f = &exec.Failure{Kind: "violation", Text: violationText(verdicts[0].Usage.Violations), Usage: verdicts[0].Usage}
+	// Of a group that shares a sandbox some may be cached: they did nothing.
+	at := slices.IndexFunc(verdicts, func(d exec.Verdict) bool { return len(d.Usage.Violations) > 0 })
+	if f == nil && at >= 0 && !r.policy.Sandbox.RecordViolations {
+		f = &exec.Failure{Kind: "violation", Text: violationText(verdicts[at].Usage.Violations), Usage: verdicts[at].Usage}
 	}
 	if f != nil {
 		return r.verifiersFailed(group, f, took), nil
@@ -68,6 +71,9 @@ func (r *run) verifyGroup(ctx context.Context, group []exec.Checked) ([]string, 
 		if reason := r.verdict(group[i].Verifier, &verdicts[i], took); reason != "" {
 			reasons = append(reasons, reason)
 		}
+	}
+	if at >= 0 {
+		r.recordViolations("verifier", group[at].Verifier.Name, verdicts[at].Usage.Violations)
 	}
 	return reasons, nil
 }

@@ -60,7 +60,7 @@ func (c *replayCmd) Run(ctx context.Context, std streams) (err error) {
 	if err != nil {
 		return err
 	}
-	replayer := &hooks.Replayer{Ceiling: ceiling, Tables: c.Table, Verifiers: c.Verify}
+	replayer := &hooks.Replayer{Ceiling: defaultCeiling(), Tables: c.Table, Verifiers: c.Verify}
 	if c.GateKey != "" {
 		text, err := os.ReadFile(c.GateKey)
 		if err != nil {

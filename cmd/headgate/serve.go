@@ -18,6 +18,7 @@ import (
 	gossh "golang.org/x/crypto/ssh"
 
 	"github.com/headgate/headgate/exec"
+	"github.com/headgate/headgate/exec/sandbox"
 )
 
 type serveCmd struct {
@@ -30,8 +31,9 @@ type serveCmd struct {
 	Warm           int             `help:"How many sandboxes of each kind wait started; -1 leaves it to the server." default:"-1" placeholder:"N"`
 	FunctionCPUs   float64         `help:"Processors that all functions together may use at a time; 0 is all." name:"function-cpus" default:"0" placeholder:"N"`
 	FunctionMemory string          `help:"Memory that all functions together may use at a time, such as 12GiB. By default three quarters of what the machine, or the server's cgroup, has." name:"function-memory" placeholder:"SIZE"`
-	DrainTimeout   time.Duration   `help:"How long runs under way may take to end after SIGTERM." default:"5m" placeholder:"DURATION"`
-	LogLevel       string          `help:"What goes to standard error: ${enum}." enum:"debug,info,warn,error" default:"info"`
+	functionLimits
+	DrainTimeout time.Duration `help:"How long runs under way may take to end after SIGTERM." default:"5m" placeholder:"DURATION"`
+	LogLevel     string        `help:"What goes to standard error: ${enum}." enum:"debug,info,warn,error" default:"info"`
 	uvFlag
 	workerFlag
 }
@@ -68,6 +70,7 @@ type serveConfig struct {
 	Worker         string
 	Warm           int // of each kind; negative: the server's own choice
 	Budget         exec.Budget
+	Ceiling        sandbox.Limits // of one function
 	DrainTimeout   time.Duration
 	LogLevel       string
 	Version        string
@@ -94,6 +97,9 @@ func (c *serveCmd) Run(ctx context.Context, std streams) error {
 		Version: version, Banner: std.out, Log: std.err,
 	}
 	if cfg.Budget, err = functionBudget(c.FunctionCPUs, c.FunctionMemory, os.DirFS("/")); err != nil {
+		return err
+	}
+	if cfg.Ceiling, err = c.functionLimits.ceiling(cfg.Budget); err != nil {
 		return err
 	}
 	if c.AuthorizedKeys == "" {

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"time"
 
@@ -23,11 +22,6 @@ import (
 	"github.com/headgate/headgate/sdk"
 	"github.com/headgate/headgate/server"
 )
-
-// ceiling is what a headgate.yaml or a function may ask for at most.
-var ceiling = sandbox.Limits{
-	Memory: 8 << 30, Output: 16 << 30, LogBytes: 1 << 20, CPUs: float64(runtime.NumCPU()), Timeout: time.Hour, Pids: 256, FileSize: 8 << 30,
-}
 
 // runServe builds the server from cfg, announces it and serves until ctx ends.
 // The order of ending is the reverse of the order of building: no more
@@ -77,7 +71,7 @@ func runServe(ctx context.Context, cfg serveConfig) (err error) {
 	defer closing("close lakes", lakes.Close)
 	gate := hooks.New(hooks.Config{
 		Runtime: exec.New(boxes, env, cfg.Budget, log), Signer: signer, Logger: log,
-		TempDir: filepath.Join(cfg.Data, "tmp"), Ceiling: ceiling,
+		TempDir: filepath.Join(cfg.Data, "tmp"), Ceiling: cfg.Ceiling,
 	})
 	if err := recoverRuns(ctx, gate, lakes); err != nil {
 		return err

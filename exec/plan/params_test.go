@@ -6,8 +6,10 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/headgate/headgate/exec/plan"
+	"github.com/headgate/headgate/exec/protocol"
 )
 
 func TestParseParam(t *testing.T) {
@@ -116,5 +118,25 @@ func TestParametersOfAPlan(t *testing.T) {
 	problem := refused(t, map[string]string{"verifiers/v.sql": "SELECT getvariable('day') AS d"}, settings)
 	if !strings.Contains(problem, "push option") {
 		t.Errorf("a verifier with a variable: %s", problem)
+	}
+}
+
+func TestFunctionsOwnLimits(t *testing.T) {
+	p := mustBuild(t, map[string]string{"models/m.sql": "-- headgate: cpus=2.5 memory=512MiB timeout=90s\nSELECT 1 AS x"}, nil)
+	if got, want := p.Models[0].Resources, (plan.Resources{CPUs: 2.5, Memory: 512 << 20, Timeout: 90 * time.Second}); got != want {
+		t.Errorf("resources %+v, want %+v", got, want)
+	}
+	for _, cpus := range []string{"0", "-1", "65", "many", "NaN", "Inf"} {
+		problem := refused(t, map[string]string{"models/m.sql": "-- headgate: cpus=" + cpus + "\nSELECT 1 AS x"}, nil)
+		if !strings.HasPrefix(problem, "models/m.sql:1: cpus: ") {
+			t.Errorf("cpus=%s: %s", cpus, problem)
+		}
+	}
+	for _, d := range []protocol.Declaration{{CPUs: -1}, {CPUs: 100}, {Pids: -1}, {Pids: 3}, {Pids: 1 << 30}} {
+		d.Path, d.Line, d.Kind, d.Function, d.Name = "models/f.py", 7, "model", "f", "f"
+		problem := refused(t, map[string]string{"models/f.py": "# a function"}, nil, d)
+		if !strings.HasPrefix(problem, "models/f.py:7: ") {
+			t.Errorf("cpus %g, pids %d: %s", d.CPUs, d.Pids, problem)
+		}
 	}
 }

@@ -88,7 +88,15 @@ func (b *builder) pythonFunction(f *code, d *protocol.Declaration, byPath map[st
 		b.problem(d.Path, d.Line, "python version %q: want one such as \"3.11\"", clip(d.Python))
 	}
 	limits := b.resources(d.Path, d.Line, d.Memory, d.Line, d.Timeout)
-	limits.CPUs, limits.Pids = max(0, d.CPUs), max(0, d.Pids)
+	if d.CPUs != 0 {
+		limits.CPUs = b.cpus(d.Path, d.Line, fmt.Sprint(d.CPUs), d.CPUs)
+	}
+	if d.Pids != 0 {
+		limits.Pids = d.Pids
+		if d.Pids < minPids || d.Pids > maxPids {
+			b.problem(d.Path, d.Line, "pids: %d is not between %d and %d", d.Pids, minPids, maxPids)
+		}
+	}
 	fn := function{model: -1, verify: -1, path: d.Path, line: d.Line}
 	for _, in := range d.Inputs {
 		fn.inputs = append(fn.inputs, Input{Table: in.Table, Param: in.Param, Columns: in.Columns, Filter: in.Filter})

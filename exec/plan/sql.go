@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/headgate/headgate/exec/protocol"
@@ -13,8 +14,8 @@ import (
 
 // Settings of SQL files.
 var (
-	modelSettings    = []string{"columns", "key", "memory", "name", "params", "partitioned_by", "strategy", "timeout"}
-	verifierSettings = []string{"memory", "name", "timeout"}
+	modelSettings    = []string{"columns", "cpus", "key", "memory", "name", "params", "partitioned_by", "strategy", "timeout"}
+	verifierSettings = []string{"cpus", "memory", "name", "timeout"}
 )
 
 // query is a SQL function together with the tables it names.
@@ -93,7 +94,7 @@ func (b *builder) sqlModel(f *code) Model {
 	m.Columns, m.Types = h.columns, h.types
 	b.checkContract(f.Path, h.lines["columns"], m.Columns)
 	m.Params = b.sqlParams(f.Path, h.lines["params"], h.params)
-	m.Resources = b.resources(f.Path, h.lines["memory"], h.rest["memory"], h.lines["timeout"], h.rest["timeout"])
+	m.Resources = b.headerResources(f, h)
 	return m
 }
 
@@ -104,7 +105,7 @@ func (b *builder) sqlVerifier(f *code) Verifier {
 		v.Name = dotted(f.Path)
 	}
 	b.checkVerifierName(f.Path, h.lines["name"], v.Name)
-	v.Resources = b.resources(f.Path, h.lines["memory"], h.rest["memory"], h.lines["timeout"], h.rest["timeout"])
+	v.Resources = b.headerResources(f, h)
 	return v
 }
 
@@ -180,6 +181,34 @@ func (b *builder) checkKey(file string, line int, key []string) {
 			b.problem(file, line, "key names column %q twice", clip(column))
 		}
 	}
+}
+
+// headerResources returns the limits that a SQL file's header sets.
+func (b *builder) headerResources(f *code, h header) Resources {
+	r := b.resources(f.Path, h.lines["memory"], h.rest["memory"], h.lines["timeout"], h.rest["timeout"])
+	if text := h.rest["cpus"]; text != "" {
+		cpus, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			cpus = -1
+		}
+		r.CPUs = b.cpus(f.Path, h.lines["cpus"], text, cpus)
+	}
+	return r
+}
+
+// Bounds of what a function may ask for. Below them it could not start; above them
+// it is a typing error.
+const (
+	minCPUs, maxCPUs = 0.1, 64
+	minPids, maxPids = 16, 100_000
+)
+
+func (b *builder) cpus(file string, line int, text string, cpus float64) float64 {
+	if !(cpus >= minCPUs && cpus <= maxCPUs) {
+		b.problem(file, line, "cpus: %q is not a number between %g and %d", clip(text), minCPUs, maxCPUs)
+		return 0
+	}
+	return cpus
 }
 
 func (b *builder) resources(file string, memoryLine int, memory string, timeoutLine int, timeout string) Resources {

@@ -22,6 +22,9 @@ const (
 	minOutput  = 1 << 20
 	minTimeout = time.Second
 	maxCPUs    = 64
+	minPids    = 16
+	maxPids    = 100_000
+	minLog     = 1 << 10
 )
 
 // Parse reads a policy; file is its name in problems. What the file leaves out
@@ -110,8 +113,34 @@ func (d *document) sandbox(n ast.Node, s *Sandbox) {
 			}
 			s.Timeout = t
 		},
+		"file_size":  func(n ast.Node) { s.FileSize = d.size(n, "sandbox.file_size", minOutput, "1MiB") },
+		"log":        func(n ast.Node) { s.Log = d.size(n, "sandbox.log", minLog, "1KiB") },
+		"pids":       func(n ast.Node) { s.Pids = d.pids(n) },
+		"violations": func(n ast.Node) { s.RecordViolations = d.violations(n) },
 		"double_run": func(n ast.Node) { s.DoubleRun = d.doubleRun(n) },
 	})
+}
+
+func (d *document) pids(n ast.Node) int {
+	i, ok := n.(*ast.IntegerNode)
+	if !ok {
+		d.wrongType(n, "sandbox.pids", "a number")
+		return 0
+	}
+	v, ok := i.Value.(uint64)
+	if !ok || v < minPids || v > maxPids {
+		d.problem(n, "sandbox.pids must be between %d and %d", minPids, maxPids)
+		return 0
+	}
+	return int(v)
+}
+
+func (d *document) violations(n ast.Node) (record bool) {
+	s, ok := d.text(n, "sandbox.violations")
+	if ok && s != "fail" && s != "record" {
+		d.problem(n, "sandbox.violations is %q, want fail or record%s", s, plan.DidYouMean(s, []string{"fail", "record"}))
+	}
+	return s == "record"
 }
 
 func (d *document) doubleRun(n ast.Node) bool {

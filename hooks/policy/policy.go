@@ -62,10 +62,16 @@ type Branch struct {
 
 // Sandbox holds the limits of one function, unless it declares its own.
 type Sandbox struct {
-	Memory  int64 // bytes
-	Output  int64 // bytes
-	CPUs    float64
-	Timeout time.Duration
+	Memory   int64 // bytes; zero, as in the other limits: the file says nothing
+	Output   int64 // bytes
+	FileSize int64 // bytes of one file below /tmp
+	Log      int64 // bytes
+	CPUs     float64
+	Timeout  time.Duration
+	Pids     int // processes and threads
+	// RecordViolations keeps what a function may not do from refusing the run: it is
+	// warned about and on record.
+	RecordViolations bool
 	// DoubleRun makes the gate evaluate a model twice whose result is not from the
 	// action cache, to find out whether it can be repeated.
 	DoubleRun bool
@@ -129,9 +135,8 @@ type Grant struct {
 // and Python functions may use the usual packages for data.
 func Default() *Policy {
 	return &Policy{
-		File:    "headgate.yaml",
-		Sandbox: Sandbox{Memory: 2 << 30, Output: 2 << 30, CPUs: 1, Timeout: 10 * time.Minute},
-		Python:  Python{Packages: []string{"duckdb", "numpy", "pandas", "polars", "pyarrow"}},
+		File:   "headgate.yaml",
+		Python: Python{Packages: []string{"duckdb", "numpy", "pandas", "polars", "pyarrow"}},
 	}
 }
 

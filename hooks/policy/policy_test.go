@@ -18,7 +18,7 @@ branches:
   main: {gate: required}
   "release/*": {gate: advisory}
   scratch: {gate: off}
-sandbox: {memory: 512MiB, cpus: 1.5, timeout: 90s, output: 1GiB, double_run: new}
+sandbox: {memory: 512MiB, cpus: 1.5, timeout: 90s, output: 1GiB, pids: 64, file_size: 100MiB, log: 2MiB, violations: record, double_run: new}
 python:
   default: "3.11"
   packages: {allow: ["DuckDB", scikit_learn]}
@@ -61,8 +61,11 @@ func TestParseReadsEverySection(t *testing.T) {
 			{Pattern: "release/*", Gate: Advisory, Line: 4},
 			{Pattern: "scratch", Gate: Off, Line: 5},
 		},
-		Sandbox: Sandbox{Memory: 512 << 20, Output: 1 << 30, CPUs: 1.5, Timeout: 90 * time.Second, DoubleRun: true},
-		Python:  Python{Default: "3.11", Packages: []string{"duckdb", "scikit-learn"}},
+		Sandbox: Sandbox{
+			Memory: 512 << 20, Output: 1 << 30, CPUs: 1.5, Timeout: 90 * time.Second, DoubleRun: true,
+			Pids: 64, FileSize: 100 << 20, Log: 2 << 20, RecordViolations: true,
+		},
+		Python: Python{Default: "3.11", Packages: []string{"duckdb", "scikit-learn"}},
 		Tables: map[string]Table{
 			"flights": {Line: 11, Key: []string{"flight_id"}, KeyLine: 12, Columns: map[string]Column{
 				"delay": {Line: 14, Tests: []plan.Test{{Kind: plan.NotNull, Line: 14}}},
@@ -126,7 +129,13 @@ func TestProblems(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"unknown key":          {"branches: {}\ntabels: {}\n", `headgate.yaml:2: unknown key "tabels" (did you mean "tables"?)`},
 		"unknown nested key":   {"sandbox:\n  memroy: 2GiB\n", `headgate.yaml:2: unknown key "memroy" in sandbox (did you mean "memory"?)`},
-		"nothing near":         {"sandbox:\n  zzzzzz: 1\n", `headgate.yaml:2: unknown key "zzzzzz" in sandbox (there are cpus, double_run, memory, output, timeout)`},
+		"nothing near":         {"sandbox:\n  zzzzzz: 1\n", `headgate.yaml:2: unknown key "zzzzzz" in sandbox (there are cpus, double_run, file_size, log, memory, output, pids, timeout, violations)`},
+		"bad violations":       {"sandbox: {violations: ignore}\n", `headgate.yaml:1: sandbox.violations is "ignore", want fail or record`},
+		"few pids":             {"sandbox: {pids: 3}\n", "headgate.yaml:1: sandbox.pids must be between 16 and 100000"},
+		"negative pids":        {"sandbox: {pids: -3}\n", "headgate.yaml:1: sandbox.pids must be between 16 and 100000"},
+		"pids as a text":       {"sandbox: {pids: many}\n", "headgate.yaml:1: sandbox.pids must be a number, not a text"},
+		"small log":            {"sandbox: {log: 10B}\n", "headgate.yaml:1: sandbox.log: 10B is less than 1KiB"},
+		"small files":          {"sandbox: {file_size: 10KiB}\n", "headgate.yaml:1: sandbox.file_size: 10KiB is less than 1MiB"},
 		"wrong type":           {"tables: [a]\n", "headgate.yaml:1: tables must be a mapping (key: value), not a list"},
 		"scalar root":          {"hello\n", "headgate.yaml:1: the file must be a mapping (key: value), not a text"},
 		"null section":         {"sandbox:\n", "headgate.yaml:1: sandbox must be a mapping (key: value), not nothing"},
