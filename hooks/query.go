@@ -10,6 +10,7 @@ import (
 	"github.com/headgate/headgate/exec"
 	"github.com/headgate/headgate/exec/plan"
 	"github.com/headgate/headgate/exec/protocol"
+	"github.com/headgate/headgate/exec/sandbox"
 	"github.com/headgate/headgate/hooks/lake"
 	"github.com/headgate/headgate/objects"
 	"github.com/headgate/headgate/objects/table"
@@ -45,7 +46,10 @@ func (g *Gate) Query(ctx context.Context, l *lake.Lake, q Question, w io.Writer)
 			g.cfg.Logger.Warn("discard quarantine", "err", err)
 		}
 	}()
-	sess := g.cfg.Runtime.Session(quarantine, l.Actions, exec.Options{Limits: g.cfg.Ceiling, Ceiling: g.cfg.Ceiling, TempDir: g.cfg.TempDir})
+	// A question takes one processor's share of the machine, not all of it: runs go on.
+	lim := g.cfg.Ceiling
+	lim.CPUs, lim.Memory = min(lim.CPUs, sandbox.DefaultLimits.CPUs), min(lim.Memory, sandbox.DefaultLimits.Memory)
+	sess := g.cfg.Runtime.Session(quarantine, l.Actions, exec.Options{Limits: lim, Ceiling: g.cfg.Ceiling, TempDir: g.cfg.TempDir})
 	read, err := sess.Tables(ctx, []protocol.Query{{Name: "query", SQL: q.SQL}})
 	if err != nil {
 		return err

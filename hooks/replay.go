@@ -83,7 +83,7 @@ type replay struct {
 // Replay replays the commit. What is wrong with the commit is in the report; an
 // error means that it could not be replayed. It is a *NotReplayableError if the
 // commit is at fault, and a *NoSuchTableError if Tables is.
-func (r *Replayer) Replay(ctx context.Context, commit objects.OID) (*ReplayReport, error) {
+func (r *Replayer) Replay(ctx context.Context, commit objects.OID) (_ *ReplayReport, err error) {
 	c, g, err := readGateCommit(ctx, r.Store, commit)
 	if err != nil {
 		return nil, err
@@ -100,6 +100,11 @@ func (r *Replayer) Replay(ctx context.Context, commit objects.OID) (*ReplayRepor
 	started := time.Now()
 	p.checkCommit(c)
 	p.say(p.report.head())
+	defer func() {
+		if p.sess != nil {
+			err = errors.Join(err, p.sess.Close())
+		}
+	}()
 	if err := p.prepare(ctx, commit, c); err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -54,6 +55,10 @@ type publishedModel struct {
 	Out    string            `json:"out"`
 	Code   string            `json:"code"`
 	Env    string            `json:"env"`
+
+	Params   json.RawMessage `json:"params,omitempty"`   // name -> value
+	Strategy string          `json:"strategy,omitempty"` // absent: REPLACE
+	Prior    string          `json:"prior,omitempty"`    // the snapshot that the strategy builds on
 }
 
 type publishedVerifier struct {
@@ -113,7 +118,13 @@ func readCommit(text string) published {
 		for _, in := range m.Inputs {
 			inputs[in.Table] = in.Snapshot
 		}
-		p.Models = append(p.Models, publishedModel{m.Name, m.Rows, m.Cached, inputs, m.Out, m.Code, m.Env})
+		made := publishedModel{
+			Name: m.Name, Rows: m.Rows, Cached: m.Cached, Inputs: inputs, Out: m.Out, Code: m.Code, Env: m.Env, Strategy: m.Strategy, Prior: m.Prior,
+		}
+		if json.Valid([]byte(m.Params)) {
+			made.Params = json.RawMessage(m.Params)
+		}
+		p.Models = append(p.Models, made)
 	}
 	for _, v := range g.Verifiers {
 		p.Verifiers = append(p.Verifiers, publishedVerifier{v.Name, v.Result})
@@ -148,7 +159,11 @@ func (p *published) print(w io.Writer) {
 		for table := range m.Inputs {
 			from = append(from, visible(table))
 		}
-		fmt.Fprintf(w, "    model     %-*s %12s rows%s%s\n", width, visible(m.Name), thousands(m.Rows), cached, madeFrom(from))
+		strategy := ""
+		if m.Strategy != "" {
+			strategy = ", " + visible(m.Strategy)
+		}
+		fmt.Fprintf(w, "    model     %-*s %12s rows%s%s%s\n", width, visible(m.Name), thousands(m.Rows), strategy, cached, madeFrom(from))
 	}
 	for _, v := range p.Verifiers {
 		fmt.Fprintf(w, "    verifier  %-*s %s\n", width, visible(v.Name), visible(v.Result))
