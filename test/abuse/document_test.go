@@ -22,6 +22,7 @@ func rows() []row {
 	for test, tries := range map[string][]try{
 		"TestNetwork": networkTries, "TestFiles": fileTries, "TestEnvironment": environmentTries, "TestPrivileges": privilegeTries,
 		"TestProcesses": processTries, "TestLakeFiles": lakeTries, "TestSQL": sqlTries, "TestSQLFilter": filterTries,
+		"TestDeclarations": declareTries, "TestMeeting": meetingTries,
 	} {
 		for _, c := range tries {
 			all = append(all, row{c.name, test, c.recorded})
