@@ -256,7 +256,7 @@ func (s *Session) prepare(ctx context.Context, spec pyenv.Spec, how Preparing) e
 	if how.Begin != nil && store.Ready(e) == "" {
 		how.Begin(e)
 	}
-	made, err := store.Make(ctx, e)
+	made, err := store.Make(ctx, e, func(root string) error { return s.compile(ctx, e.Python, root) })
 	if err != nil {
 		return err
 	}

@@ -305,7 +305,7 @@ type localPython struct{ path string }
 
 // Tables implements plan.Declarer; nobody asks for it here.
 func (*localPython) Tables(context.Context, []protocol.Query) ([]protocol.QueryTables, error) {
-	return nil, errors.New("Python does not read SQL")
+	return nil, errors.New("no query is read here")
 }
 
 // Declare implements plan.Declarer. No line of the files is run.

@@ -40,6 +40,9 @@ const (
 const (
 	// OpDeclare reads the declarations of Sources statically -> Answer.Declared.
 	OpDeclare Op = "declare"
+	// OpCompile compiles the modules below Path that are named by their numbers in
+	// Files, which holds the names that tracebacks show -> files "<number>.pyc", Answer.Rows.
+	OpCompile Op = "compile"
 	// OpPyModel calls Function of Module with Inputs -> one file "output.parquet", Answer.Rows.
 	OpPyModel Op = "py-model"
 	// OpPyExpect calls expectation Function with Inputs -> Answer.Checks with one entry.
@@ -61,7 +64,7 @@ type Order struct {
 	Types []string `json:"types,omitempty"` // OpTypes: as somebody wrote them: "int", "text", "decimal(9,2)"
 
 	// Files to cut (OpCut).
-	Files      []string `json:"files,omitempty"`
+	Files      []string `json:"files,omitempty"`       // OpCut, OpCompile
 	FileFormat string   `json:"file_format,omitempty"` // "parquet", "csv", "json"
 	KeepOrder  bool     `json:"keep_order,omitempty"`  // keep the rows' order instead of the canonical one (source tables)
 

@@ -89,7 +89,8 @@ type Environment struct {
 	Wheels []Wheel
 }
 
-// Digest names the environment's content: the hashes of its wheels.
+// Digest names the environment's content: the Python that it is for, and the
+// hashes of its wheels.
 func (e *Environment) Digest() string {
 	sums := make([]string, len(e.Wheels))
 	for i, w := range e.Wheels {
@@ -97,6 +98,7 @@ func (e *Environment) Digest() string {
 	}
 	slices.Sort(sums)
 	h := sha256.New()
+	fmt.Fprintln(h, e.Python)
 	for _, s := range sums {
 		fmt.Fprintln(h, s)
 	}

@@ -125,8 +125,9 @@ type Made struct {
 
 // Make returns the environment's directory. If it is not there it is made: the
 // index is asked for exactly the wheels of e, they are fetched, checked, unpacked
-// and composed.
-func (s *Store) Make(ctx context.Context, e *Environment) (Made, error) {
+// and composed. finish, unless it is nil, may add files to the directory before
+// it is visible.
+func (s *Store) Make(ctx context.Context, e *Environment, finish func(root string) error) (Made, error) {
 	if dir := s.Ready(e); dir != "" {
 		return Made{Dir: dir}, nil
 	}
@@ -167,7 +168,7 @@ func (s *Store) Make(ctx context.Context, e *Environment) (Made, error) {
 	if err := fetching.Wait(); err != nil {
 		return made, err
 	}
-	if err := s.compose(e); err != nil {
+	if err := s.compose(e, finish); err != nil {
 		return made, err
 	}
 	return made, os.WriteFile(s.lockedFile(e), nil, 0o644)
@@ -290,7 +291,7 @@ func makeDir(dir string) error {
 }
 
 // compose links the files of all wheels into the environment's directory.
-func (s *Store) compose(e *Environment) error {
+func (s *Store) compose(e *Environment, finish func(root string) error) error {
 	dir := s.envDir(e)
 	if _, err := os.Stat(dir); err == nil {
 		return nil
@@ -337,6 +338,11 @@ func (s *Store) compose(e *Environment) error {
 			return os.Link(path, to)
 		})
 		if err != nil {
+			return err
+		}
+	}
+	if finish != nil {
+		if err := finish(root); err != nil {
 			return err
 		}
 	}

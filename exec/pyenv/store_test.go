@@ -80,7 +80,7 @@ func TestResolveAndMake(t *testing.T) {
 	for i := range made {
 		wait.Go(func() {
 			var err error
-			if made[i], err = s.Make(t.Context(), e); err != nil {
+			if made[i], err = s.Make(t.Context(), e, nil); err != nil {
 				t.Error(err)
 			}
 		})
@@ -110,7 +110,7 @@ func TestResolveAndMake(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m, err := reopened.Make(t.Context(), e); err != nil || m.Dir != made[0].Dir || m.Wheels != 0 {
+	if m, err := reopened.Make(t.Context(), e, nil); err != nil || m.Dir != made[0].Dir || m.Wheels != 0 {
 		t.Errorf("made again: %+v, %v", m, err)
 	}
 }
@@ -208,7 +208,7 @@ func TestLockedEnvironmentsAreHeldAgainstTheIndex(t *testing.T) {
 		{"a version that is not there", change(func(e *Environment) { e.Wheels[0].Version, e.Wheels[0].File = "3.0", "dep-3.0-py3-none-any.whl" }), "does not hold"},
 		{"another machine's wheel", change(func(e *Environment) { e.Wheels[0].File = "dep-2.0-cp312-cp312-win_amd64.whl" }), "not for Linux"},
 	} {
-		_, err := s.Make(t.Context(), c.e)
+		_, err := s.Make(t.Context(), c.e, nil)
 		var refused *Error
 		if !errors.As(err, &refused) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want a refusal with %q", c.name, err, c.want)
@@ -224,7 +224,7 @@ func TestLockedEnvironmentsAreHeldAgainstTheIndex(t *testing.T) {
 		t.Fatal(err)
 	}
 	old.Wheels[0] = older.Wheels[0]
-	if m, err := s.Make(t.Context(), old); err != nil || s.Ready(old) != m.Dir {
+	if m, err := s.Make(t.Context(), old, nil); err != nil || s.Ready(old) != m.Dir {
 		t.Errorf("dep 1.0: %+v, %v", m, err)
 	}
 }
@@ -245,7 +245,7 @@ func TestBadWheelsAreRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = s.Make(t.Context(), e)
+		_, err = s.Make(t.Context(), e, nil)
 		var refused *Error
 		if !errors.As(err, &refused) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want a refusal with %q", spec, err, want)
@@ -364,7 +364,7 @@ func BenchmarkReady(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	if _, err := s.Make(b.Context(), e); err != nil {
+	if _, err := s.Make(b.Context(), e, nil); err != nil {
 		b.Fatal(err)
 	}
 	lock := twoEnvironments()

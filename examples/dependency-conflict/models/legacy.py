@@ -1,7 +1,12 @@
 """Written for pandas 1: DataFrame.append is gone since pandas 2."""
 
+import warnings
+
 import headgate
 import pandas as pd
+
+# That it will be gone is what pandas 1.5 says at each call.
+warnings.simplefilter("ignore", FutureWarning)
 
 
 @headgate.model(name="per_zone", key=["zone"])

@@ -25,7 +25,7 @@ func (b *bench) environment(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := store.Make(ctx, env); err != nil {
+	if _, err := store.Make(ctx, env, nil); err != nil {
 		return err
 	}
 	lock := &pyenv.Lock{}
@@ -42,7 +42,7 @@ func (b *bench) environment(ctx context.Context) error {
 		if found == nil {
 			return errors.New("the lock does not have what it was made of")
 		}
-		made, err := store.Make(ctx, found)
+		made, err := store.Make(ctx, found, nil)
 		if err != nil {
 			return err
 		}

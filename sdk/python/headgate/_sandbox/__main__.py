@@ -8,7 +8,7 @@ import sys
 from typing import Any, Dict
 
 from .. import _alias
-from . import declare, errors, run
+from . import bytecode, declare, errors, run
 from .frames import Frames
 
 
@@ -53,6 +53,8 @@ def _answer(order: Dict[str, Any], frames: Frames) -> Dict[str, Any]:
     op = order.get("op")
     if op == "declare":
         return {"declared": declare.declare(order.get("sources") or [])}
+    if op == "compile":
+        return bytecode.compile_all(order["path"], order.get("files") or [], frames)
     user_files: Dict[str, str] = {}
     what = order.get("function", "")
     try:
