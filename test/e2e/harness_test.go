@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -41,6 +42,10 @@ type server struct {
 }
 
 type serverKey struct{}
+
+// reachesIndex matches the variables by which a machine says where packages come
+// from; a client that replays needs them as the server does.
+var reachesIndex = regexp.MustCompile(`^(UV_|PIP_)|(?i:_PROXY)$|^(SSL_CERT_FILE|SSL_CERT_DIR|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE)$`)
 
 // setup gives a script its users, a git configuration of its own, and paths.
 func (tl *tools) setup(env *testscript.Env) error {
@@ -102,6 +107,11 @@ func (tl *tools) setup(env *testscript.Env) error {
 	env.Setenv("DATA", filepath.Join(env.WorkDir, "data"))
 	env.Setenv("EXAMPLES", filepath.Join(root, "examples"))
 	env.Setenv("LC_ALL", "C.UTF-8")
+	for _, kv := range os.Environ() {
+		if name, value, _ := strings.Cut(kv, "="); reachesIndex.MatchString(name) {
+			env.Setenv(name, value)
+		}
+	}
 	s := &server{}
 	env.Values[serverKey{}] = s
 	env.Defer(func() {
