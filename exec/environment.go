@@ -203,7 +203,7 @@ func (s *Session) Prepare(ctx context.Context, p *plan.Plan, how Preparing) (pro
 		}
 		if err != nil && how.Later && ctx.Err() == nil {
 			s.mu.Lock()
-			s.prepared[spec.Group()] = place{err: err}
+			s.prepared[spec.Group()] = place{err: &EnvironmentError{spec, err}}
 			s.mu.Unlock()
 			return nil
 		}
@@ -309,6 +309,20 @@ func (s *Session) placeOf(kind string, d *plan.Declared) (place, error) {
 	}
 	return place{env: py.Own, python: py.Version}, nil
 }
+
+// EnvironmentError says that what a function runs in could not be made now: the
+// index is out of reach, or the disk is full. The function is not at fault.
+type EnvironmentError struct {
+	Spec pyenv.Spec
+	Err  error
+}
+
+func (e *EnvironmentError) Error() string {
+	return fmt.Sprintf("the environment %s could not be made: %v", e.Spec, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *EnvironmentError) Unwrap() error { return e.Err }
 
 // NoInterpreterError says that a function asks for a Python that is not there.
 type NoInterpreterError struct {

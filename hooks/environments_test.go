@@ -270,3 +270,28 @@ func TestVersionsThatAreNone(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// One function's packages that cannot be had are no reason not to replay the others.
+func TestReplayWithoutAnIndex(t *testing.T) {
+	r := newRig(t)
+	ix := newIndex(r, map[string]string{"Tool": "1.0"})
+	r.must(r.toMain(withPython(allowsTool)))
+	if rep := r.replay(r.tip(mainRef)); !rep.Equal || rep.model("py").Status != ReplayEqual {
+		t.Errorf("replay with the packages at hand: %+v", rep)
+	}
+	store, err := pyenv.OpenStore(t.TempDir(), &pyenv.UV{Path: filepath.Join(ix.dir, "uv")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ix.write("gone", "")
+	elsewhere := exec.New(r.boxes, exec.Environments{
+		Python: []exec.Python{{Version: "3.11", Exact: "3.11.7", Own: objects.OID{1}, Tables: true}}, Packages: store,
+	}, exec.Budget{CPUs: 2, Memory: 4 << 30}, slog.New(slog.DiscardHandler))
+	rep := r.replay(r.tip(mainRef), func(p *Replayer) { p.Runtime = elsewhere })
+	if py := rep.model("py"); rep.Equal || py.Status != ReplayAbsent || !strings.Contains(py.Reason, "could not be made") {
+		t.Errorf("a model whose packages cannot be had: %+v", py)
+	}
+	if one := rep.model("one"); one.Status != ReplayEqual {
+		t.Errorf("a model that needs none: %+v", one)
+	}
+}

@@ -102,6 +102,11 @@ func (p *replay) model(ctx context.Context, m *plan.Model) (ReplayedModel, error
 		rep.leaveOut("an object is not in this clone: %v", gone)
 		return rep, nil
 	}
+	var env *exec.EnvironmentError
+	if errors.As(err, &env) {
+		rep.leaveOut("%v", err)
+		return rep, nil
+	}
 	var f *exec.Failure
 	if errors.As(err, &f) {
 		rep.Status, rep.Error = ReplayFailed, failureRecord(f)
