@@ -150,6 +150,8 @@ func TestAttempts(t *testing.T) {
 		{pb.MessageType_MESSAGE_SYSCALL_EXECVE, &pb.Execve{Sysno: unix.SYS_EXECVEAT, FdPath: "/memfd:x", Argv: []string{"innocent"}}, "exec /memfd:x innocent"},
 		{pb.MessageType_MESSAGE_SYSCALL_EXECVE, &pb.Execve{Sysno: unix.SYS_EXECVEAT, FdPath: "/usr/bin", Pathname: "sh", Argv: []string{"sh"}}, "exec sh"},
 		{pb.MessageType_MESSAGE_SYSCALL_RAW, &pb.Syscall{Sysno: unix.SYS_PTRACE, Exit: refused(unix.EPERM)}, "syscall ptrace"},
+		{pb.MessageType_MESSAGE_SYSCALL_RAW, &pb.Syscall{Sysno: unix.SYS_CLONE, Arg1: unix.CLONE_NEWUSER | uint64(unix.SIGCHLD), Exit: refused(unix.EPERM)}, "syscall clone of namespaces"},
+		{pb.MessageType_MESSAGE_SYSCALL_RAW, &pb.Syscall{Sysno: unix.SYS_CLONE, Arg1: unix.CLONE_VM | uint64(unix.SIGCHLD), Exit: refused(0)}, ""},
 		{pb.MessageType_MESSAGE_SYSCALL_RAW, &pb.Syscall{Sysno: unix.SYS_READ, Exit: refused(0)}, ""},
 	} {
 		tr := newTrace()

@@ -54,7 +54,7 @@ func TestDeclarations(t *testing.T) {
 		t.Errorf("the honest file gives %q", seen[honest])
 	}
 	for i, c := range declareTries {
-		if got := seen[order.Sources[i].Path]; !regexp.MustCompile(`(?s)^(?:`+c.sees+`)$`).MatchString(got) {
+		if got := seen[order.Sources[i].Path]; !regexp.MustCompile(`(?s)^(?:` + c.sees + `)$`).MatchString(got) {
 			t.Errorf("%s: %.300q, want %q", c.name, got, c.sees)
 		}
 	}

@@ -76,6 +76,19 @@ os.fork() or time.sleep(60)
 os.kill(-1, 9)
 return [{"n": 1}]`, sandbox.Limits{}, answered, nil},
 	{"crash the interpreter", `ctypes.string_at(0)`, sandbox.Limits{}, silent(-1), nil},
+	{"make a 32-bit system call", `
+import mmap
+code = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+code.write(bytes.fromhex("b814000000cd80c3"))  # mov eax, getpid; int 0x80; ret
+pid = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))()
+say("it gave %d" % pid)
+return [{"n": 1}]`, sandbox.Limits{}, func(r *report) error {
+		// gVisor speaks 64-bit Linux only.
+		if !strings.Contains(r.log, "it gave -38") {
+			return errors.New("want ENOSYS")
+		}
+		return answered(r)
+	}, nil},
 	{"overflow the stack", `
 def f():
     return f()

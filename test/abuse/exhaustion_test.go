@@ -41,6 +41,15 @@ while True:
     fd = os.memfd_create("hoard")
     for _ in range(64):
         os.write(fd, b"x" * (1 << 20))`, small, outOfMemory, nil},
+	{"memory bomb in mappings", `
+import mmap
+hoard = []
+while True:
+    hoard.append(mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE * (len(hoard) % 2)))`, small, outOfMemory, nil},
+	{"descriptor bomb", `
+hoard = []
+while True:
+    hoard.append(os.eventfd(0) if len(hoard) % 2 else os.open("/dev/null", os.O_RDONLY))`, small, saying("Too many open files"), nil},
 	{"memory bomb in pipes and sockets", `
 hoard = []
 while True:

@@ -65,6 +65,14 @@ open(os.path.dirname(pyarrow.__file__) + "/pwned.py", "w")`, "EROFS|EACCES", []s
 how = ctypes.create_string_buffer(struct.pack("QQQ", os.O_WRONLY | os.O_CREAT, 0o600, 0))
 syscall(437, -100, b"/etc/pwned", how, 24)`, "EROFS|EACCES", []string{"write /etc/pwned"}},
 	{"write to a name that is no text", `open(b"/in/0/\xff\xfe", "w")`, "EROFS|EACCES", []string{"write /in/0/?"}},
+	{"leave links, FIFOs and names that climb where the host might look", `
+os.symlink(HOST["canary"], "/tmp/output.parquet")
+os.mkfifo("/tmp/fifo")
+open("/tmp/one", "w").close()
+os.link("/tmp/one", "/tmp/two")
+os.makedirs("/tmp/...")
+os.symlink("/tmp/loop", "/tmp/loop")
+return sorted(os.listdir("/tmp"))`, `.*'fifo'.*'output.parquet'.*`, nil},
 	{"fill the memory of /dev/shm", `
 with open("/dev/shm/x", "wb", buffering=0) as f:
     for n in range(200):

@@ -14,6 +14,20 @@ var privilegeTries = []try{
 	call("pivot_root", "pivot the root", `syscall(155, b"/tmp", b"/tmp")`, refused),
 	call("chroot", "chroot", `os.chroot("/tmp")`, refused),
 	call("unshare", "unshare namespaces", `syscall(272, 0x00020000 | 0x40000000)`, refused),
+	call("unshare", "unshare a namespace of users", `syscall(272, 0x10000000)`, refused),
+	call("clone of namespaces", "clone into a namespace of users", `
+pid = syscall(56, 0x10000000 | 0x00020000 | 17, 0, 0, 0, 0)
+if pid == 0:
+    os._exit(0)
+os.waitpid(pid, 0)
+return "it was made"`, refused),
+	{"clone into a namespace of users by clone3", `
+pid = syscall(435, ctypes.create_string_buffer(struct.pack("11Q", 0x10000000, 0, 0, 0, 17, 0, 0, 0, 0, 0, 0)), 88)
+if pid == 0:
+    os._exit(0)
+os.waitpid(pid, 0)
+return "it was made"`, "ENOSYS", nil},
+	{"make a call by the x32 interface", `syscall(0x40000000 | 165, b"none", b"/tmp", b"tmpfs", 0, None)`, "ENOSYS", nil},
 	call("setns", "enter a namespace", `syscall(308, os.open("/proc/1/ns/net", os.O_RDONLY), 0)`, refused+"|EINVAL|ENOENT"),
 	call("ptrace", "trace the first process", `syscall(101, 16, 1, 0, 0)`, refused),
 	call("process_vm_readv", "read the memory of a process of the host", `

@@ -83,6 +83,11 @@ var privileged = map[uint64]string{
 	unix.SYS_UMOUNT2: "umount2", unix.SYS_UNSHARE: "unshare", unix.SYS_USERFAULTFD: "userfaultfd", unix.SYS_VHANGUP: "vhangup",
 }
 
+// Namespaces are the flags of clone and unshare that ask for namespaces. Whoever
+// gets one of users has every capability in it.
+const Namespaces = unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET |
+	unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
+
 // Points are the names of the trace points of all attempts.
 func Points() []string {
 	points := []string{
@@ -99,11 +104,14 @@ func Points() []string {
 	for number := range privileged {
 		points = append(points, "syscall/sysno/"+strconv.FormatUint(number, 10)+"/exit")
 	}
-	return points
+	return append(points, "syscall/sysno/"+strconv.Itoa(unix.SYS_CLONE)+"/exit")
 }
 
 // Privileged returns the name of a call that no function has a use for.
 func Privileged(m *pb.Syscall) (name string, ok bool) {
+	if m.Sysno == unix.SYS_CLONE {
+		return "clone of namespaces", m.Arg1&Namespaces != 0
+	}
 	name, ok = privileged[m.Sysno]
 	return name, ok
 }

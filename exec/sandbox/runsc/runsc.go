@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/subcommands"
+	slinux "gvisor.dev/gvisor/pkg/sentry/syscalls/linux"
 	"gvisor.dev/gvisor/runsc/cli"
 	"gvisor.dev/gvisor/runsc/cmd"
 	"gvisor.dev/gvisor/runsc/cmd/sentry/sentrycmd"
@@ -32,7 +33,10 @@ func Main() {
 	switch command() {
 	case "gofer", "umount": // they have no sentry to watch, and watching takes 5 ms to set up
 	default:
-		watch()
+		table := slinux.AMD64
+		confine(table)
+		watch(table)
+		table.Init() // again: it copies functions to where they are looked up
 	}
 	const internal = "internal"
 	cli.Run(nil, map[util.SubCommand]string{

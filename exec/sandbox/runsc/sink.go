@@ -21,9 +21,8 @@ import (
 // watch makes gVisor's monitoring see what it has no decoded trace points for:
 // writes without an open, and where datagrams go to. It also adds the sink
 // attempt.Sink. It must be called before any of gVisor's own code runs.
-func watch() {
+func watch(table *kernel.SyscallTable) {
 	seccheck.Initialize()
-	table := slinux.AMD64
 	decode := func(c attempt.Call, f kernel.SyscallToProto) {
 		call := table.Table[c.Number]
 		call.PointCallback = f
@@ -37,7 +36,6 @@ func watch() {
 	for _, c := range attempt.Sends {
 		decode(c, send)
 	}
-	table.Init() // again: it copies the callbacks to where they are looked up
 
 	remote := seccheck.Sinks["remote"]
 	seccheck.RegisterSink(seccheck.SinkDesc{
@@ -87,6 +85,14 @@ func (s sink) Syscall(ctx context.Context, fields seccheck.FieldSet, data *pb.Co
 // valid makes a text of s: an event with bytes that are none cannot be encoded,
 // and gVisor drops what it cannot encode without a word.
 func valid(s string) string { return strings.ToValidUTF8(s, "?") }
+
+// RawSyscall implements seccheck.Sink.
+func (s sink) RawSyscall(ctx context.Context, fields seccheck.FieldSet, m *pb.Syscall) error {
+	if _, ok := attempt.Privileged(m); !ok {
+		return nil
+	}
+	return s.Sink.RawSyscall(ctx, fields, m)
+}
 
 // change decodes a call that changes the files that these arguments name.
 func change(paths []int) kernel.SyscallToProto {
