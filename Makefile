@@ -102,6 +102,10 @@ replay: ## push every example lake and replay each gate commit: all oids must be
 demo: build venv need-git need-ssh need-ssh-keygen ## play the main job with real git commands; KEEP=1 leaves the server up
 	@HEADGATE_PYTHON=$(CURDIR)/$(PYTHON) KEEP=$(KEEP) test/demo/demo.sh
 
+.PHONY: demo-runtime
+demo-runtime: build venv need-git need-ssh need-ssh-keygen ## play two versions of a library in one pipeline, and attempts to get out
+	@HEADGATE_PYTHON=$(CURDIR)/$(PYTHON) KEEP=$(KEEP) test/demo/runtime.sh
+
 .PHONY: bench
 bench: build venv need-git need-ssh ## push-to-published and no-op push, medians of ROUNDS=10
 	HEADGATE_PYTHON=$(CURDIR)/$(PYTHON) go run ./test/bench -rounds $(or $(ROUNDS),10) -think $(or $(THINK),5s)

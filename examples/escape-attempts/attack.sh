@@ -23,7 +23,7 @@ for file in "$@"; do
 	fi
 	echo "== $name"
 	# A graph that cannot be planned has no record of functions, only reasons.
-	sed -n 's/^remote: *//p' "$said" | grep -E '^(model .*FAILED|tried |models/)' || cat "$said"
+	sed -n 's/^remote: *//; s/ *$//p' "$said" | grep -E '^(model .*FAILED|tried |models/)' || cat "$said"
 	run=$(sed -n 's/^remote: headgate: run \([0-9A-Z]*\) .*/\1/p' "$said" | head -n 1)
 	git fetch -q origin "refs/runs/$run"
 	git show FETCH_HEAD:run.json | sed -n -E 's/^ *"(kind|detail|count)": /   run.json: \1 /p'
