@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/headgate/headgate/exec/plan"
+	"github.com/headgate/headgate/exec/spelling"
 )
 
 // resolveParams gives every parameter of the plan its value: from the push
@@ -43,7 +44,7 @@ func (e *evaluation) resolveParams(given map[string]string) []string {
 	names := slices.Sorted(maps.Keys(declared))
 	for _, name := range slices.Sorted(maps.Keys(given)) {
 		if _, ok := declared[name]; !ok {
-			wrong = append(wrong, fmt.Sprintf("no model declares the parameter %q%s", name, plan.DidYouMean(name, names)))
+			wrong = append(wrong, fmt.Sprintf("no model declares the parameter %q%s", name, spelling.DidYouMean(name, names)))
 		}
 	}
 	return wrong

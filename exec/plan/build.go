@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing"
 
+	"github.com/headgate/headgate/exec/spelling"
 	"github.com/headgate/headgate/objects"
 	"github.com/headgate/headgate/objects/table"
 )
@@ -204,7 +205,7 @@ func (b *builder) input(file string, line int, written string, verifier bool) (s
 	name, ok := b.names.find(written)
 	if !ok {
 		b.problem(file, line, "reads table %q, which is neither in %s/ nor made by a model%s",
-			clip(written), table.Root, DidYouMean(written, b.names.known()))
+			clip(written), table.Root, spelling.DidYouMean(written, b.names.known()))
 	}
 	return name, ok
 }

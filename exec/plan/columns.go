@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/headgate/headgate/exec/spelling"
 	"github.com/headgate/headgate/objects/table"
 )
 
@@ -30,7 +31,7 @@ func (b *builder) applyRules(tables []table.Table) {
 		rules := b.settings.Tables[written]
 		name, ok := b.names.find(written)
 		if !ok {
-			b.problem(b.settings.File, rules.Line, "tables.%s: the commit has no such table%s", written, DidYouMean(written, b.names.known()))
+			b.problem(b.settings.File, rules.Line, "tables.%s: the commit has no such table%s", written, spelling.DidYouMean(written, b.names.known()))
 			continue
 		}
 		b.applyKey(name, &rules, snapshots[name], keys)
@@ -128,7 +129,7 @@ func (b *builder) checkColumn(line int, name, column string, snapshot *table.Sna
 		}
 		columns[i] = c.Name
 	}
-	b.problem(b.settings.File, line, "table %s has no column %q%s", name, clip(column), DidYouMean(column, columns))
+	b.problem(b.settings.File, line, "table %s has no column %q%s", name, clip(column), spelling.DidYouMean(column, columns))
 	return false
 }
 
@@ -143,7 +144,7 @@ func (b *builder) columnTest(name, column string, t Test, snapshots map[string]*
 	if t.Kind == Relationships {
 		to, ok := b.names.find(t.To)
 		if !ok {
-			b.problem(b.settings.File, t.Line, "relationships: there is no table %q%s", clip(t.To), DidYouMean(t.To, b.names.known()))
+			b.problem(b.settings.File, t.Line, "relationships: there is no table %q%s", clip(t.To), spelling.DidYouMean(t.To, b.names.known()))
 			return
 		}
 		if !b.checkColumn(t.Line, to, t.Field, snapshots[to]) {

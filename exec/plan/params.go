@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/headgate/headgate/exec/spelling"
 )
 
 // The types of parameters. One of no declared type is a number, a boolean or
@@ -113,7 +115,7 @@ func ParseParam(typ, text string) (any, error) {
 		}
 		return bad("a timestamp such as 2001-01-31T12:00:00 (of at most microseconds)")
 	}
-	return nil, fmt.Errorf("there is no parameter type %q%s", clip(typ), meantOr(typ, ParamTypes))
+	return nil, fmt.Errorf("there is no parameter type %q%s", clip(typ), spelling.MeantOr(typ, ParamTypes))
 }
 
 func parseTimestamp(text string) (time.Time, bool) {
@@ -187,7 +189,7 @@ func (b *builder) param(file string, line int, argument, name string) Param {
 	p := Param{Param: argument, Name: name}
 	if declared, ok := b.settings.Parameters[name]; ok {
 		if !slices.Contains(ParamTypes, declared.Type) {
-			b.problem(file, line, "parameter %q is declared with the type %q%s", clip(name), clip(declared.Type), meantOr(declared.Type, ParamTypes))
+			b.problem(file, line, "parameter %q is declared with the type %q%s", clip(name), clip(declared.Type), spelling.MeantOr(declared.Type, ParamTypes))
 		}
 		p.Type, p.Default = declared.Type, declared.Default
 	}

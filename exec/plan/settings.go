@@ -3,6 +3,8 @@ package plan
 import (
 	"fmt"
 	"strings"
+
+	"github.com/headgate/headgate/exec/spelling"
 )
 
 // header is what the leading comment of a SQL file sets.
@@ -116,7 +118,7 @@ func (h *header) set(name string, values []string, list bool, line int, known []
 	}
 	switch {
 	case !ok:
-		h.fault(line, "unknown setting %q%s", name, meantOr(name, known))
+		h.fault(line, "unknown setting %q%s", name, spelling.MeantOr(name, known))
 	case h.lines[name] != 0:
 		h.fault(line, "setting %s is given twice (first on line %d)", name, h.lines[name])
 	case name == "key":
@@ -238,13 +240,6 @@ func parseWord(s, stop string) (word, rest string, err error) {
 		b.WriteByte('"')
 		s = after[1:]
 	}
-}
-
-func meantOr(name string, known []string) string {
-	if near := DidYouMean(name, known); near != "" {
-		return near
-	}
-	return fmt.Sprintf(" (there are %s)", strings.Join(known, ", "))
 }
 
 // clip shortens foreign text for a message.

@@ -145,15 +145,6 @@ func TestNormalPackage(t *testing.T) {
 	}
 }
 
-func TestNearest(t *testing.T) {
-	known := []string{"airports", "flights", "daily_delay"}
-	for name, want := range map[string]string{"flihgts": "flights", "flight": "flights", "FLIGTHS": "flights", "daily_dealy": "daily_delay", "weather": "", "x": "", "": ""} {
-		if have := Nearest(name, known); have != want {
-			t.Errorf("Nearest(%q) = %q, want %q", name, have, want)
-		}
-	}
-}
-
 func TestLiteralsOfSettings(t *testing.T) {
 	if _, err := sqlLiteral(math.Inf(1)); err == nil {
 		t.Error("infinity has no literal")

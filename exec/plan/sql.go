@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/headgate/headgate/exec/protocol"
+	"github.com/headgate/headgate/exec/spelling"
 	"github.com/headgate/headgate/objects/table"
 )
 
@@ -140,7 +141,7 @@ func (b *builder) strategy(file string, line int, s string) string {
 	}
 	s = strings.ToUpper(s)
 	if !slices.Contains(strategies, s) {
-		b.problem(file, line, "there is no strategy %s%s", clip(s), meantOr(s, strategies))
+		b.problem(file, line, "there is no strategy %s%s", clip(s), spelling.MeantOr(s, strategies))
 		return StrategyReplace
 	}
 	return s

@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/headgate/headgate/exec/plan"
+	"github.com/headgate/headgate/exec/strictyaml"
 )
 
 const whole = `# a lake's policy
@@ -183,9 +184,9 @@ func TestProblems(t *testing.T) {
 		"two cases of one":     {"parameters:\n  a: {type: int}\n  A: {type: int}\n", `headgate.yaml:3: parameters "a" and "A" are one variable to SQL`},
 		"alias":                {"a: &x [1]\nb: *x\n", "headgate.yaml:1: anchors, aliases and merge keys are not allowed; write the value out"},
 		"tag":                  {"tables: !!map {}\n", "headgate.yaml:1: YAML tags and directives are not allowed"},
-		"two documents":        {"sandbox: {cpus: 1}\n---\nsandbox: {cpus: 2}\n", "headgate.yaml:3: a second YAML document; a policy is one"},
+		"two documents":        {"sandbox: {cpus: 1}\n---\nsandbox: {cpus: 2}\n", "headgate.yaml:3: a second YAML document; the file is one"},
 		"not UTF-8":            {"a: \xff\n", "headgate.yaml: is not UTF-8 text"},
-		"too large":            {strings.Repeat("#", MaxBytes+1), "headgate.yaml: has 1048577 bytes, the limit is 1048576"},
+		"too large":            {strings.Repeat("#", strictyaml.MaxBytes+1), "headgate.yaml: has 1048577 bytes, the limit is 1048576"},
 		"too many tokens":      {strings.Repeat("a:\n", 150_000), "headgate.yaml: has more than 100000 YAML tokens"},
 		"wide mapping":         {strings.Repeat("a:\n", 2_001), "headgate.yaml:2001: has a mapping of more than 2000 keys"},
 		"deep flow":            {"a: " + strings.Repeat("[", 50_000), "headgate.yaml:1: is nested deeper than 32 levels"},

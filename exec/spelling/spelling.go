@@ -1,4 +1,6 @@
-package plan
+// Package spelling finds what a misspelled name was probably meant to be. It does
+// not know what is named.
+package spelling
 
 import (
 	"fmt"
@@ -27,6 +29,14 @@ func DidYouMean(name string, known []string) string {
 		return fmt.Sprintf(" (did you mean %q?)", near)
 	}
 	return ""
+}
+
+// MeantOr returns DidYouMean's answer, or if there is none ` (there are a, b, c)`.
+func MeantOr(name string, known []string) string {
+	if near := DidYouMean(name, known); near != "" {
+		return near
+	}
+	return fmt.Sprintf(" (there are %s)", strings.Join(known, ", "))
 }
 
 // distance is the Levenshtein distance where swapping two neighbours counts one.

@@ -1,4 +1,7 @@
-package policy
+// Package strictyaml reads YAML files that anybody may have written: bounded
+// before anything recurses, without aliases and tags, every key known, and with a
+// line for each problem. It does not know what the keys mean.
+package strictyaml
 
 import (
 	"bytes"
@@ -13,52 +16,60 @@ import (
 	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
+
+	"github.com/headgate/headgate/exec/spelling"
 )
 
 // Bounds of the file itself. The YAML parser recurses and its tokens are large,
 // so what reaches it is bounded first.
 const (
-	MaxBytes    = 1 << 20 // size of a policy file
+	MaxBytes    = 1 << 20 // size of a file
 	maxTokens   = 100_000
 	maxDepth    = 32
 	maxSiblings = 2_000 // keys of one mapping: the parser recurses for each, in quadratic time
 	maxProblems = 50
 )
 
-// document reads one YAML file strictly and collects what is wrong with it.
-type document struct {
-	file     string
-	problems []Problem
+// Problem is one thing wrong with a file.
+type Problem struct {
+	Line    int // 0 if it concerns the whole file
+	Message string
 }
 
-// fields are the keys that a mapping may have.
-type fields map[string]func(value ast.Node)
+// Document reads one YAML file and collects what is wrong with it. The zero value
+// is ready to load one.
+type Document struct{ Problems []Problem }
 
-func (d *document) problem(at ast.Node, format string, args ...any) {
-	d.problemAt(line(at), format, args...)
+// Fields are the keys that a mapping may have.
+type Fields map[string]func(value ast.Node)
+
+// Problem notes what is wrong with a node.
+func (d *Document) Problem(at ast.Node, format string, args ...any) {
+	d.ProblemAt(Line(at), format, args...)
 }
 
-func (d *document) problemAt(line int, format string, args ...any) {
-	if len(d.problems) < maxProblems {
-		d.problems = append(d.problems, Problem{File: d.file, Line: line, Message: fmt.Sprintf(format, args...)})
+// ProblemAt notes what is wrong with a line, 0 for the whole file. A file has at most 50 problems.
+func (d *Document) ProblemAt(line int, format string, args ...any) {
+	if len(d.Problems) < maxProblems {
+		d.Problems = append(d.Problems, Problem{Line: line, Message: fmt.Sprintf(format, args...)})
 	}
 }
 
-// load returns the document's root, or nil if it is empty or has a problem.
-func (d *document) load(data []byte) (root ast.Node) {
+// Load returns the document's root, or nil if it is empty or has a problem.
+func (d *Document) Load(data []byte) (root ast.Node) {
 	switch {
 	case len(data) > MaxBytes:
-		d.problemAt(0, "has %d bytes, the limit is %d", len(data), MaxBytes)
+		d.ProblemAt(0, "has %d bytes, the limit is %d", len(data), MaxBytes)
 		return nil
 	case !utf8.Valid(data):
-		d.problemAt(0, "is not UTF-8 text")
+		d.ProblemAt(0, "is not UTF-8 text")
 		return nil
 	}
 	// The parser is not ours, and what it reads is anybody's: a bug in it must
 	// refuse the file, not end the server.
 	defer func() {
 		if r := recover(); r != nil {
-			d.problemAt(0, "is not YAML that can be read")
+			d.ProblemAt(0, "is not YAML that can be read")
 			root = nil
 		}
 	}()
@@ -71,7 +82,7 @@ func (d *document) load(data []byte) (root ast.Node) {
 		}
 	}
 	if marks > maxTokens {
-		d.problemAt(0, "has more than %d YAML tokens", maxTokens)
+		d.ProblemAt(0, "has more than %d YAML tokens", maxTokens)
 		return nil
 	}
 	tokens := lexer.Tokenize(string(data))
@@ -93,7 +104,7 @@ func (d *document) load(data []byte) (root ast.Node) {
 	case len(bodies) == 0:
 		return nil
 	case len(bodies) > 1:
-		d.problem(bodies[1], "a second YAML document; a policy is one")
+		d.Problem(bodies[1], "a second YAML document; the file is one")
 		return nil
 	}
 	if _, ok := bodies[0].(*ast.NullNode); ok {
@@ -102,28 +113,28 @@ func (d *document) load(data []byte) (root ast.Node) {
 	return bodies[0]
 }
 
-func (d *document) syntax(err error) {
+func (d *Document) syntax(err error) {
 	var located interface {
 		error
 		GetToken() *token.Token
 		GetMessage() string
 	}
 	if !errors.As(err, &located) {
-		d.problemAt(0, "is not YAML: %s", firstLine(err.Error()))
+		d.ProblemAt(0, "is not YAML: %s", firstLine(err.Error()))
 		return
 	}
 	at := 0
 	if t := located.GetToken(); t != nil && t.Position != nil {
 		at = t.Position.Line
 	}
-	d.problemAt(at, "is not YAML: %s", firstLine(located.GetMessage()))
+	d.ProblemAt(at, "is not YAML: %s", firstLine(located.GetMessage()))
 }
 
 // bounded refuses, before anything recurses, what is deep, large, or not needed
-// in a policy: an alias is a way to make a small file large.
-func (d *document) bounded(tokens token.Tokens) bool {
+// in a file of settings: an alias is a way to make a small file large.
+func (d *Document) bounded(tokens token.Tokens) bool {
 	if len(tokens) > maxTokens {
-		d.problemAt(0, "has more than %d YAML tokens", maxTokens)
+		d.ProblemAt(0, "has more than %d YAML tokens", maxTokens)
 		return false
 	}
 	flow := 0
@@ -132,13 +143,13 @@ func (d *document) bounded(tokens token.Tokens) bool {
 	for _, t := range tokens {
 		switch t.Type {
 		case token.AnchorType, token.AliasType, token.MergeKeyType:
-			d.problemAt(t.Position.Line, "anchors, aliases and merge keys are not allowed; write the value out")
+			d.ProblemAt(t.Position.Line, "anchors, aliases and merge keys are not allowed; write the value out")
 			return false
 		case token.TagType, token.DirectiveType:
-			d.problemAt(t.Position.Line, "YAML tags and directives are not allowed")
+			d.ProblemAt(t.Position.Line, "YAML tags and directives are not allowed")
 			return false
 		case token.InvalidType:
-			d.problemAt(t.Position.Line, "is not YAML: %s", firstLine(t.Error))
+			d.ProblemAt(t.Position.Line, "is not YAML: %s", firstLine(t.Error))
 			return false
 		case token.SequenceStartType, token.MappingStartType:
 			flow++
@@ -165,20 +176,20 @@ func (d *document) bounded(tokens token.Tokens) bool {
 				top.entries++
 			}
 			if top.entries > maxSiblings {
-				d.problemAt(t.Position.Line, "has a mapping of more than %d keys", maxSiblings)
+				d.ProblemAt(t.Position.Line, "has a mapping of more than %d keys", maxSiblings)
 				return false
 			}
 		}
 		if flow+len(block) > maxDepth {
-			d.problemAt(t.Position.Line, "is nested deeper than %d levels", maxDepth)
+			d.ProblemAt(t.Position.Line, "is nested deeper than %d levels", maxDepth)
 			return false
 		}
 	}
 	return true
 }
 
-// each calls do for every pair of a mapping, in the file's order.
-func (d *document) each(n ast.Node, where string, do func(name string, key, value ast.Node)) {
+// Each calls do for every pair of a mapping, in the file's order.
+func (d *Document) Each(n ast.Node, where string, do func(name string, key, value ast.Node)) {
 	var pairs []*ast.MappingValueNode
 	switch n := n.(type) {
 	case *ast.MappingNode:
@@ -186,7 +197,7 @@ func (d *document) each(n ast.Node, where string, do func(name string, key, valu
 	case *ast.MappingValueNode:
 		pairs = []*ast.MappingValueNode{n}
 	default:
-		d.wrongType(n, where, "a mapping (key: value)")
+		d.WrongType(n, where, "a mapping (key: value)")
 		return
 	}
 	seen := make(map[string]bool, len(pairs))
@@ -194,9 +205,9 @@ func (d *document) each(n ast.Node, where string, do func(name string, key, valu
 		name, ok := keyText(pair.Key)
 		switch {
 		case !ok:
-			d.problem(pair.Key, "%skeys must be plain texts", prefix(where))
+			d.Problem(pair.Key, "%skeys must be plain texts", prefix(where))
 		case seen[name]:
-			d.problem(pair.Key, "%skey %q is given twice", prefix(where), name)
+			d.Problem(pair.Key, "%skey %q is given twice", prefix(where), name)
 		default:
 			seen[name] = true
 			do(name, pair.Key, pair.Value)
@@ -204,9 +215,9 @@ func (d *document) each(n ast.Node, where string, do func(name string, key, valu
 	}
 }
 
-// object reads a mapping whose keys are known.
-func (d *document) object(n ast.Node, where string, known fields) {
-	d.each(n, where, func(name string, key, value ast.Node) {
+// Object reads a mapping whose keys are known.
+func (d *Document) Object(n ast.Node, where string, known Fields) {
+	d.Each(n, where, func(name string, key, value ast.Node) {
 		read, ok := known[name]
 		if !ok {
 			names := slices.Sorted(maps.Keys(known))
@@ -214,18 +225,18 @@ func (d *document) object(n ast.Node, where string, known fields) {
 			if where != "" {
 				in = " in " + where
 			}
-			d.problem(key, "unknown key %q%s%s", name, in, meantOr(name, names))
+			d.Problem(key, "unknown key %q%s%s", name, in, spelling.MeantOr(name, names))
 			return
 		}
 		read(value)
 	})
 }
 
-// items calls do for every item of a list.
-func (d *document) items(n ast.Node, where string, do func(n ast.Node)) {
+// Items calls do for every item of a list.
+func (d *Document) Items(n ast.Node, where string, do func(n ast.Node)) {
 	list, ok := n.(*ast.SequenceNode)
 	if !ok {
-		d.wrongType(n, where, "a list")
+		d.WrongType(n, where, "a list")
 		return
 	}
 	for _, item := range list.Values {
@@ -233,37 +244,40 @@ func (d *document) items(n ast.Node, where string, do func(n ast.Node)) {
 	}
 }
 
-// texts calls do for every text of a list of texts.
-func (d *document) texts(n ast.Node, where string, do func(s string, n ast.Node)) {
-	d.items(n, where, func(n ast.Node) {
-		s, ok := d.text(n, where)
+// Texts calls do for every text of a list of texts.
+func (d *Document) Texts(n ast.Node, where string, do func(s string, n ast.Node)) {
+	d.Items(n, where, func(n ast.Node) {
+		s, ok := d.Text(n, where)
 		if ok && s == "" {
-			d.problem(n, "%s has an empty item", where)
+			d.Problem(n, "%s has an empty item", where)
 		} else if ok {
 			do(s, n)
 		}
 	})
 }
 
-func (d *document) text(n ast.Node, where string) (string, bool) {
+// Text returns a text, as it is between its quotes. A number is none.
+func (d *Document) Text(n ast.Node, where string) (string, bool) {
 	switch n := n.(type) {
 	case *ast.StringNode:
 		return n.Value, true
 	case *ast.LiteralNode:
 		return n.Value.Value, true
 	}
-	d.wrongType(n, where, "a text")
+	d.WrongType(n, where, "a text")
 	return "", false
 }
 
-func (d *document) wrongType(n ast.Node, where, want string) {
+// WrongType notes that a node is not what it must be.
+func (d *Document) WrongType(n ast.Node, where, want string) {
 	if where == "" {
 		where = "the file"
 	}
-	d.problem(n, "%s must be %s, not %s", where, want, typeName(n))
+	d.Problem(n, "%s must be %s, not %s", where, want, TypeName(n))
 }
 
-func typeName(n ast.Node) string {
+// TypeName returns what a node is, for a message: "a list", "the number 3".
+func TypeName(n ast.Node) string {
 	switch n := n.(type) {
 	case *ast.MappingNode, *ast.MappingValueNode:
 		return "a mapping"
@@ -281,7 +295,8 @@ func typeName(n ast.Node) string {
 	return "this"
 }
 
-func isMapping(n ast.Node) bool {
+// IsMapping reports whether a node is a mapping.
+func IsMapping(n ast.Node) bool {
 	switch n.(type) {
 	case *ast.MappingNode, *ast.MappingValueNode:
 		return true
@@ -289,7 +304,8 @@ func isMapping(n ast.Node) bool {
 	return false
 }
 
-func isSequence(n ast.Node) bool {
+// IsSequence reports whether a node is a list.
+func IsSequence(n ast.Node) bool {
 	_, ok := n.(*ast.SequenceNode)
 	return ok
 }
@@ -305,15 +321,16 @@ func keyText(n ast.Node) (string, bool) {
 	return "", false
 }
 
-func line(n ast.Node) int {
+// Line returns the line of a node, 0 if it has none.
+func Line(n ast.Node) int {
 	if n == nil {
 		return 0
 	}
 	if pair, ok := n.(*ast.MappingValueNode); ok {
-		return line(pair.Key)
+		return Line(pair.Key)
 	}
 	if m, ok := n.(*ast.MappingNode); ok && !m.IsFlowStyle && len(m.Values) > 0 {
-		return line(m.Values[0].Key)
+		return Line(m.Values[0].Key)
 	}
 	if t := n.GetToken(); t != nil && t.Position != nil {
 		return t.Position.Line
