@@ -76,6 +76,8 @@ func (t *Table) Rows() int64 {
 type Bound struct {
 	plan.Input
 	Table *Table
+
+	variables variables
 }
 
 // Usage is what a function cost and did, summed over its sandboxes.

@@ -185,14 +185,15 @@ func (s *Session) pythonModel(ctx context.Context, m *plan.Model, args Arguments
 	}
 	defer done()
 	lim := s.limits(m.Resources)
+	params, types := forFunction(m.Params, args.Params)
 	job := s.job(sandbox.KindPython, at.python, lim, &protocol.Order{
-		Op: protocol.OpPyModel, Path: codeRoot, Module: m.Path, Function: m.Function, Params: args.Params, ParamTypes: typesOf(m.Params),
+		Op: protocol.OpPyModel, Path: codeRoot, Module: m.Path, Function: m.Function, Params: params, ParamTypes: types,
 		Secrets: valuesOf(args.Secrets), Threads: threads(m.Resources),
 	})
 	job.Order.Threads = int(lim.CPUs) // what it returns is put into an order of its own
 	job.Packages, job.Log, job.Note = at.packages, limited(out.Log), out.Note
 	job.Files = s.spool(filepath.Join(dir, "output.parquet"))
-	if err := s.stageProjected(ctx, &job, args.Inputs, u); err != nil {
+	if err := s.stageProjected(ctx, &job, withVariables(args.Inputs, m.Params, args.Params), u); err != nil {
 		return nil, inFile(err, m.Path)
 	}
 	s.stageCode(ctx, &job, m.Files)

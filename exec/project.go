@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -52,7 +53,10 @@ func projected(b Bound) bool {
 }
 
 func projectionKey(b Bound) (Key, error) {
-	doc, err := json.Marshal(actionInput{Name: b.Input.Table, Tree: b.Table.Tree.String(), Columns: b.Columns, Filter: b.Filter})
+	doc, err := json.Marshal(struct {
+		actionInput
+		variables
+	}{actionInput{Name: b.Input.Table, Tree: b.Table.Tree.String(), Columns: b.Columns, Filter: b.Filter}, b.variables})
 	return sha256.Sum256(doc), err
 }
 
@@ -166,7 +170,12 @@ func (s *Session) cutInputs(ctx context.Context, own []Bound, keys []Key, lim sa
 			s.rt.log.Warn("remove inputs", "dir", dir, "err", rerr)
 		}
 	}()
-	job := s.job(sandbox.KindWorker, "", s.ours(lim), &protocol.Order{Op: protocol.OpProject})
+	order := &protocol.Order{Op: protocol.OpProject, Params: make(map[string]any), ParamTypes: make(map[string]string)}
+	for _, b := range own {
+		maps.Copy(order.Params, b.variables.Values)
+		maps.Copy(order.ParamTypes, b.variables.Types)
+	}
+	job := s.job(sandbox.KindWorker, "", s.ours(lim), order)
 	paths := make(map[string]string, len(keys)) // by the name of the file frame, of those that are to come
 	for i := range keys {
 		name := fmt.Sprintf("%d.parquet", i)

@@ -20,7 +20,7 @@ import (
 type evaluation struct {
 	store  exec.Store
 	sess   *exec.Session
-	params map[string]any // values of headgate.Parameter by name, as plan.ParseParam gives them
+	params map[plan.Param]any // the values of parameters; see declaration
 
 	secrets map[string]exec.Secret // those that the plan's models are given, by the lake's name
 
@@ -34,7 +34,7 @@ type evaluation struct {
 	atBase map[string]*exec.Table // tables of the base, loaded when asked for
 }
 
-func newEvaluation(params map[string]any) evaluation {
+func newEvaluation(params map[plan.Param]any) evaluation {
 	return evaluation{params: params, tables: make(map[string]*exec.Table), atBase: make(map[string]*exec.Table)}
 }
 

@@ -16,15 +16,15 @@ import (
 // options, else the default of the proposal's own settings, which are code like
 // the models. It returns what is wrong, one sentence each.
 func (e *evaluation) resolveParams(given map[string]string) []string {
-	e.params = make(map[string]any)
+	e.params = make(map[plan.Param]any)
 	var wrong []string
-	declared := make(map[string]plan.Param)
+	declared := make(map[string]bool)
 	for _, m := range e.plan.Models {
 		for _, p := range m.Params {
-			if _, seen := declared[p.Name]; seen {
+			declared[p.Name] = true
+			if _, seen := e.params[declaration(p)]; seen {
 				continue
 			}
-			declared[p.Name] = p
 			text, ok := given[p.Name]
 			v, err := p.Default, error(nil)
 			if ok {
@@ -38,16 +38,23 @@ func (e *evaluation) resolveParams(given map[string]string) []string {
 			case !ok && v == nil:
 				wrong = append(wrong, e.noValue(m, p))
 			}
-			e.params[p.Name] = v
+			e.params[declaration(p)] = v
 		}
 	}
 	names := slices.Sorted(maps.Keys(declared))
 	for _, name := range slices.Sorted(maps.Keys(given)) {
-		if _, ok := declared[name]; !ok {
+		if !declared[name] {
 			wrong = append(wrong, fmt.Sprintf("no model declares the parameter %q%s", name, spelling.DidYouMean(name, names)))
 		}
 	}
 	return wrong
+}
+
+// declaration is what is said of a parameter, whichever argument receives it. Two
+// pipelines of Bauplan may say different things of one name.
+func declaration(p plan.Param) plan.Param {
+	p.Param = ""
+	return p
 }
 
 func (e *evaluation) noValue(m plan.Model, p plan.Param) string {
@@ -63,7 +70,7 @@ func (e *evaluation) noValue(m plan.Model, p plan.Param) string {
 func (e *evaluation) paramsOf(m *plan.Model) (map[string]any, error) {
 	params := make(map[string]any, len(m.Params))
 	for _, p := range m.Params {
-		v, ok := e.params[p.Name]
+		v, ok := e.params[declaration(p)]
 		if !ok {
 			return nil, fmt.Errorf("model %s: parameter %q has no value", m.Name, p.Name)
 		}
@@ -80,7 +87,7 @@ func (e *evaluation) paramsByName(m *plan.Model) map[string]any {
 	}
 	params := make(map[string]any, len(m.Params))
 	for _, p := range m.Params {
-		params[p.Name] = e.params[p.Name]
+		params[p.Name] = e.params[declaration(p)]
 	}
 	return params
 }

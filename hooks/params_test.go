@@ -83,3 +83,33 @@ func TestRecordedParametersAreReadBackAsTheyWere(t *testing.T) {
 		}
 	}
 }
+
+// Two pipelines may give one name another default: each model gets its own, and a
+// push option is for all.
+func TestOneNameOfTwoParameters(t *testing.T) {
+	first := plan.Param{Param: "a", Name: "day", Type: plan.ParamStr, Default: "monday"}
+	second := plan.Param{Param: "b", Name: "day", Type: plan.ParamStr, Default: "friday"}
+	models := []plan.Model{{Name: "x", Declared: plan.Declared{Params: []plan.Param{first}}}, {Name: "y", Declared: plan.Declared{Params: []plan.Param{second}}}}
+	for _, c := range []struct {
+		given map[string]string
+		want  [2]string
+	}{
+		{nil, [2]string{"monday", "friday"}},
+		{map[string]string{"day": "sunday"}, [2]string{"sunday", "sunday"}},
+	} {
+		e := newEvaluation(nil)
+		e.plan = &plan.Plan{Models: models}
+		if wrong := e.resolveParams(c.given); len(wrong) > 0 {
+			t.Fatal(wrong)
+		}
+		for i, argument := range []string{"a", "b"} {
+			got, err := e.paramsOf(&models[i])
+			if err != nil || got[argument] != c.want[i] {
+				t.Errorf("given %v, model %s gets %v (%v), want %q", c.given, models[i].Name, got, err, c.want[i])
+			}
+			if named := e.paramsByName(&models[i]); named["day"] != c.want[i] {
+				t.Errorf("the record has %v", named)
+			}
+		}
+	}
+}

@@ -270,8 +270,8 @@ func (p *replay) checkPlan() {
 }
 
 // recordedParams returns the values of parameters that the message records.
-func (p *replay) recordedParams() (map[string]any, error) {
-	params := make(map[string]any)
+func (p *replay) recordedParams() (map[plan.Param]any, error) {
+	params := make(map[plan.Param]any)
 	for i := range p.plan.Models {
 		m := &p.plan.Models[i]
 		claim := p.lineage[m.Name]
@@ -284,7 +284,7 @@ func (p *replay) recordedParams() (map[string]any, error) {
 		}
 		for _, d := range m.Params {
 			if v, ok := values[d.Name]; ok {
-				params[d.Name] = v
+				params[declaration(d)] = v
 			}
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing"
 
+	"github.com/headgate/headgate/exec/protocol"
 	"github.com/headgate/headgate/exec/spelling"
 	"github.com/headgate/headgate/objects"
 	"github.com/headgate/headgate/objects/table"
@@ -27,6 +28,22 @@ type builder struct {
 	names    names
 	models   []Model
 	verify   []Verifier
+	schemas  map[schemaID]protocol.Declaration
+	awaiting []schemaUse
+}
+
+// schemaID names a schema class among the Python files of one pipeline (nil: of
+// the lake).
+type schemaID struct {
+	project *project
+	name    string
+}
+
+// schemaUse is a SQL model whose columns are those of a class.
+type schemaUse struct {
+	schemaID
+	model int // index into builder.models
+	line  int
 }
 
 // Build makes the plan of the commit whose tree is root. settings may be nil.
@@ -40,7 +57,7 @@ func Build(ctx context.Context, r objects.Reader, root objects.OID, settings *Se
 	if settings == nil {
 		settings = &Settings{}
 	}
-	b := &builder{d: d, settings: settings}
+	b := &builder{d: d, settings: settings, schemas: make(map[schemaID]protocol.Declaration)}
 	s := &scan{r: r, b: b}
 	err := s.run(ctx, root)
 	var much *errTooMuch
@@ -64,6 +81,7 @@ func Build(ctx context.Context, r objects.Reader, root objects.OID, settings *Se
 	if err != nil {
 		return nil, err
 	}
+	b.applySchemas()
 	if unsound {
 		// Which tables there are is not known, so that one is missing says nothing.
 		return nil, b.failed()
@@ -83,6 +101,19 @@ func Build(ctx context.Context, r objects.Reader, root objects.OID, settings *Se
 		b.verify[i].Code = verifierCode(&b.verify[i])
 	}
 	return &Plan{Models: ordered, Verifiers: b.verify, Sources: b.names.sources()}, nil
+}
+
+// applySchemas gives SQL models the columns of the classes that they name.
+func (b *builder) applySchemas() {
+	for _, use := range b.awaiting {
+		m := &b.models[use.model]
+		d, ok := b.schemas[use.schemaID]
+		if !ok {
+			b.problem(m.Path, use.line, "output_schema: the Python files of the project have no class %q of TableSchema", clip(use.name))
+			continue
+		}
+		m.Columns, m.Types, m.NotNull = d.Columns, d.Types, d.NotNull
+	}
 }
 
 func (b *builder) problem(file string, line int, format string, args ...any) {
@@ -184,8 +215,8 @@ func place(path string, line int, kind string) string {
 	return path
 }
 
-// input resolves a table that a function reads.
-func (b *builder) input(file string, line int, written string, verifier bool) (string, bool) {
+// input resolves a table that a function reads. others are names that it may have too.
+func (b *builder) input(file string, line int, written string, verifier bool, others ...string) (string, bool) {
 	if len(written) > len(BasePrefix) && strings.EqualFold(written[:len(BasePrefix)], BasePrefix) {
 		name := written[len(BasePrefix):]
 		if !verifier {
@@ -203,6 +234,9 @@ func (b *builder) input(file string, line int, written string, verifier bool) (s
 		return BasePrefix + name, true
 	}
 	name, ok := b.names.find(written)
+	for i := 0; !ok && i < len(others); i++ {
+		name, ok = b.names.find(others[i])
+	}
 	if !ok {
 		b.problem(file, line, "reads table %q, which is neither in %s/ nor made by a model%s",
 			clip(written), table.Root, spelling.DidYouMean(written, b.names.known()))

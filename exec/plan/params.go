@@ -3,6 +3,7 @@ package plan
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"math/big"
 	"regexp"
@@ -196,6 +197,56 @@ func (b *builder) param(file string, line int, argument, name string) Param {
 	return p
 }
 
+// paramOf returns a function's parameter with what the pipeline that it is in, or
+// else the settings, say of it. secret says that it is one of the lake's secrets.
+func (b *builder) paramOf(f *code, line int, argument, name string) (p Param, secret bool) {
+	if f.project == nil {
+		return b.param(f.Path, line, argument, name), false
+	}
+	if f.project.secrets[name] {
+		return Param{Param: argument, Name: name}, true
+	}
+	if declared, ok := f.project.params[name]; ok {
+		return Param{Param: argument, Name: name, Type: declared.Type, Default: declared.Default}, false
+	}
+	return b.param(f.Path, line, argument, name), false
+}
+
+// variable is the argument of a parameter that a function's inputs are filtered
+// by: it is a value for the filter, not for the function.
+func variable(name string) string { return "$" + name }
+
+// IsVariable reports whether a parameter is one of filters only, which the
+// function does not receive.
+func (p Param) IsVariable() bool { return strings.HasPrefix(p.Param, "$") }
+
+// filtered returns the filter of an input as SQL, and adds the parameters that it
+// reads ("day = $day") to those of the function. names are those parameters.
+func (b *builder) filtered(f *code, line int, filter string, params []Param) (sql string, names []string, all []Param) {
+	sql, names = withVariables(filter)
+	for _, name := range names {
+		p, secret := b.paramOf(f, line, variable(name), name)
+		switch {
+		case secret:
+			b.problem(f.Path, line, "a filter reads $%s, which is a secret", clip(name))
+		case p.Type == "":
+			b.unknownVariable(f, line, "a filter", name)
+		case !slices.ContainsFunc(params, func(o Param) bool { return o.Param == p.Param }):
+			params = append(params, p)
+		}
+	}
+	return sql, names, params
+}
+
+func (b *builder) unknownVariable(f *code, line int, who, name string) {
+	known := slices.Collect(maps.Keys(b.settings.Parameters))
+	if f.project != nil {
+		known = slices.AppendSeq(known, maps.Keys(f.project.params))
+	}
+	slices.Sort(known)
+	b.problem(f.Path, line, "%s reads $%s, but there is no parameter of that name%s", who, clip(name), spelling.DidYouMean(name, slices.Compact(known)))
+}
+
 // sqlParams returns the parameters that a SQL file's header lists.
 func (b *builder) sqlParams(file string, line int, names []string) []Param {
 	var params []Param
@@ -223,7 +274,7 @@ func (b *builder) checkVariables(f *code, params []Param, used []string) {
 		if slices.ContainsFunc(names, func(s string) bool { return strings.EqualFold(s, v) }) {
 			continue
 		}
-		if f.in() != ModelsDir {
+		if !f.mayModel() {
 			b.problem(f.Path, lineOf(f.text, v), "reads variable %q; what holds of the data cannot depend on a push option", clip(v))
 			continue
 		}

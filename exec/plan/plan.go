@@ -96,6 +96,8 @@ type Input struct {
 	Param   string   // Python: the argument that receives it
 	Columns []string // Python: only these, in this order
 	Filter  string   // Python: a SQL boolean expression over the table's columns
+
+	Variables []string // parameters that Filter reads, by name: see Param.IsVariable
 }
 
 // Param is a value that a push option gives to a function.

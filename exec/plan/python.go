@@ -21,13 +21,15 @@ type function struct {
 	path   string
 	line   int
 	inputs []Input
+
+	project *project
 }
 
 // pythonFiles adds the models and expectations of Python files, inputs yet
 // unresolved. All files are read, since any may be imported; only those below
 // models/ and verifiers/ declare.
 func (b *builder) pythonFiles(ctx context.Context, files []code) ([]function, error) {
-	if !slices.ContainsFunc(files, func(f code) bool { return f.in() != "" }) {
+	if !slices.ContainsFunc(files, func(f code) bool { return f.declares() }) {
 		return nil, nil
 	}
 	byPath := make(map[string]*code, len(files))
@@ -50,18 +52,20 @@ func (b *builder) pythonFiles(ctx context.Context, files []code) ([]function, er
 			if byPath[local] == nil {
 				return nil, fmt.Errorf("declaration in %s imports %q, which is not among the files asked for", d.Path, local)
 			}
-			imported[local] = imported[local] || f.in() != ""
+			imported[local] = imported[local] || f.declares()
 		}
 	}
 	var functions []function
 	for _, d := range declared {
 		f := byPath[d.Path]
 		switch {
-		case f.in() == "" && !imported[d.Path]:
+		case !f.declares() && !imported[d.Path]:
 			// Some other program of the lake's owner.
 		case d.Error != nil:
 			b.problem(d.Path, max(1, d.Error.Line, d.Line), "%s", d.Error.Message)
-		case f.in() != "" && d.Kind != "schema":
+		case d.Kind == "schema":
+			b.schemas[schemaID{f.project, d.Name}] = d
+		case f.declares():
 			functions = append(functions, b.pythonFunction(f, &d, byPath)...)
 		}
 	}
@@ -71,6 +75,13 @@ func (b *builder) pythonFiles(ctx context.Context, files []code) ([]function, er
 var pythonVersion = regexp.MustCompile(`^3\.[0-9]{1,2}$`)
 
 func (b *builder) pythonFunction(f *code, d *protocol.Declaration, byPath map[string]*code) []function {
+	if p := f.project; p != nil {
+		strategy := d.Strategy
+		d.Python, d.Timeout, strategy, d.Packages = p.withDefaults(d.Python, d.Timeout, strategy, d.Packages)
+		if d.Kind == "model" {
+			d.Strategy = strategy
+		}
+	}
 	declared := Declared{
 		Function: d.Function, Columns: d.Columns, Types: d.Types, NotNull: d.NotNull, Python: cmp.Or(d.Python, b.settings.Python),
 		LocalFiles: slices.Sorted(slices.Values(d.LocalFiles)), Files: []File{f.File}, Packages: b.packages(d),
@@ -79,7 +90,12 @@ func (b *builder) pythonFunction(f *code, d *protocol.Declaration, byPath map[st
 		declared.Files = append(declared.Files, byPath[local].File)
 	}
 	for _, p := range d.Params {
-		declared.Params = append(declared.Params, b.param(d.Path, d.Line, p.Param, p.Name))
+		param, secret := b.paramOf(f, d.Line, p.Param, p.Name)
+		if secret {
+			declared.Secrets = append(declared.Secrets, param)
+		} else {
+			declared.Params = append(declared.Params, param)
+		}
 	}
 	for _, s := range d.Secrets {
 		declared.Secrets = append(declared.Secrets, Param{Param: s.Param, Name: s.Name})
@@ -97,13 +113,15 @@ func (b *builder) pythonFunction(f *code, d *protocol.Declaration, byPath map[st
 			b.problem(d.Path, d.Line, "pids: %d is not between %d and %d", d.Pids, minPids, maxPids)
 		}
 	}
-	fn := function{model: -1, verify: -1, path: d.Path, line: d.Line}
+	fn := function{model: -1, verify: -1, path: d.Path, line: d.Line, project: f.project}
 	for _, in := range d.Inputs {
-		fn.inputs = append(fn.inputs, Input{Table: in.Table, Param: in.Param, Columns: in.Columns, Filter: in.Filter})
+		input := Input{Table: in.Table, Param: in.Param, Columns: in.Columns}
+		input.Filter, input.Variables, declared.Params = b.filtered(f, d.Line, in.Filter, declared.Params)
+		fn.inputs = append(fn.inputs, input)
 	}
 	switch d.Kind {
 	case "model":
-		if f.in() != ModelsDir {
+		if !f.mayModel() {
 			b.problem(d.Path, d.Line, "model %s is in %s/; models live in %s/", d.Function, VerifiersDir, ModelsDir)
 			return nil
 		}
@@ -119,12 +137,12 @@ func (b *builder) pythonFunction(f *code, d *protocol.Declaration, byPath map[st
 		fn.model = len(b.models) - 1
 	case "expectation":
 		b.checkVerifierName(d.Path, d.Line, d.Name)
-		if len(d.Params) > 0 {
+		if len(declared.Params) > 0 {
 			b.problem(d.Path, d.Line, "expectation %s takes parameter %q; what holds of the data cannot depend on a push option",
-				d.Function, clip(d.Params[0].Name))
+				d.Function, clip(declared.Params[0].Name))
 		}
-		if len(d.Secrets) > 0 {
-			b.problem(d.Path, d.Line, "expectation %s takes secret %q; secrets are for models", d.Function, clip(d.Secrets[0].Name))
+		if len(declared.Secrets) > 0 {
+			b.problem(d.Path, d.Line, "expectation %s takes secret %q; secrets are for models", d.Function, clip(declared.Secrets[0].Name))
 		}
 		b.verify = append(b.verify, Verifier{
 			Name: d.Name, Path: d.Path, Line: d.Line, Kind: KindPython, Declared: declared, Resources: limits,

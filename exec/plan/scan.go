@@ -5,10 +5,12 @@ import (
 	"context"
 	"fmt"
 	"path"
+	"slices"
 	"sort"
 	"strings"
 	"unicode/utf8"
 
+	"github.com/headgate/headgate/exec/strictyaml"
 	"github.com/headgate/headgate/objects"
 	"github.com/headgate/headgate/objects/gitobj"
 	"github.com/headgate/headgate/objects/table"
@@ -31,12 +33,14 @@ const (
 	maxEntries   = 100_000 // of all directories but tables/
 	maxTreeBytes = 8 << 20 // of one directory
 	maxTreeDepth = 50
+	maxProjects  = 200
 )
 
 // code is a file of the commit that is part of its functions, or may be imported by one.
 type code struct {
 	File
-	text string
+	text    string
+	project *project // the pipeline of Bauplan that it is a part of
 }
 
 // in returns which of the function directories holds the file, or "".
@@ -48,17 +52,25 @@ func (c *code) in() string {
 	return ""
 }
 
-// scan finds the SQL files below models/ and verifiers/, and the Python files
-// anywhere outside tables/, each sorted by path. Names that start with a dot are
-// not code: editors and operating systems leave such files behind.
+// declares reports whether the file's functions are functions of the lake.
+func (c *code) declares() bool { return c.project != nil || c.in() != "" }
+
+// mayModel reports whether there may be models among them.
+func (c *code) mayModel() bool { return c.project != nil || c.in() == ModelsDir }
+
+// scan finds the SQL files below models/ and verifiers/ and of pipelines of
+// Bauplan, and the Python files anywhere outside tables/, each sorted by path.
+// Names that start with a dot are not code: editors and operating systems leave
+// such files behind.
 type scan struct {
-	r       objects.Reader
-	b       *builder
-	entries int
-	bytes   int64
-	found   []gitobj.Entry // Name is the whole path
-	sql     []code
-	python  []code
+	r        objects.Reader
+	b        *builder
+	entries  int
+	bytes    int64
+	projects map[string]*project // by directory
+	found    []gitobj.Entry      // Name is the whole path
+	sql      []code
+	python   []code
 }
 
 func (s *scan) run(ctx context.Context, root objects.OID) error {
@@ -98,6 +110,9 @@ func (s *scan) walk(ctx context.Context, dir objects.OID, at string) error {
 	if s.entries += len(entries); s.entries > maxEntries {
 		return &errTooMuch{Problem{Message: fmt.Sprintf("the commit has more than %d files outside %s/", maxEntries, table.Root)}}
 	}
+	if err := s.project(ctx, at, entries); err != nil {
+		return err
+	}
 	for _, e := range entries {
 		name := path.Join(at, e.Name)
 		switch {
@@ -117,9 +132,71 @@ func (s *scan) walk(ctx context.Context, dir objects.OID, at string) error {
 	return nil
 }
 
+// project reads the file that makes directory at a pipeline of Bauplan, if it is there.
+func (s *scan) project(ctx context.Context, at string, entries []gitobj.Entry) error {
+	for _, e := range entries {
+		if !slices.Contains(ProjectFiles, e.Name) || e.Mode == gitobj.ModeTree {
+			continue
+		}
+		file := path.Join(at, e.Name)
+		if other, ok := s.projects[at]; ok {
+			s.b.problem(file, 0, "there is %s already; a project has one", other.file)
+			continue
+		}
+		if e.Mode != gitobj.ModeFile && e.Mode != gitobj.ModeExec {
+			s.b.problem(file, 0, "is not a regular file")
+			continue
+		}
+		if len(s.projects) == maxProjects {
+			return &errTooMuch{Problem{File: file, Message: fmt.Sprintf("the commit has more than %d projects of Bauplan", maxProjects)}}
+		}
+		info, err := s.r.Stat(ctx, e.OID)
+		if err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+		if info.Size > strictyaml.MaxBytes {
+			s.b.problem(file, 0, "has %d bytes, the limit is %d", info.Size, strictyaml.MaxBytes)
+			continue
+		}
+		data, err := objects.ReadAll(ctx, s.r, e.OID, objects.Blob, strictyaml.MaxBytes)
+		if err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+		if s.projects == nil {
+			s.projects = make(map[string]*project)
+		}
+		s.projects[at] = s.b.parseProject(file, data)
+	}
+	return nil
+}
+
+// owner returns the pipeline that a file is a part of: that of its directory, or
+// for SQL the nearest one above that includes it.
+func (s *scan) owner(name string) *project {
+	if len(s.projects) == 0 {
+		return nil
+	}
+	dir := parentDir(name)
+	if p := s.projects[dir]; p != nil {
+		return p
+	}
+	for path.Ext(name) == ".sql" && dir != "" {
+		dir = parentDir(dir)
+		if p := s.projects[dir]; p != nil && p.includes(strings.TrimPrefix(strings.TrimPrefix(name, dir), "/")) {
+			return p
+		}
+	}
+	return nil
+}
+
+// parentDir returns the directory of a path, "" at the root.
+func parentDir(name string) string {
+	return name[:max(0, strings.LastIndexByte(name, '/'))]
+}
+
 func (s *scan) wanted(name string, mode gitobj.Mode) bool {
 	ext := path.Ext(name)
-	inside := (&code{File: File{Path: name}}).in() != ""
+	inside := (&code{File: File{Path: name}, project: s.owner(name)}).declares()
 	if ext != ".py" && (ext != ".sql" || !inside) {
 		if low := strings.ToLower(ext); inside && (low == ".sql" || low == ".py") {
 			s.b.problem(name, 0, "the extension must be in lower case: %s", low)
@@ -136,14 +213,14 @@ func (s *scan) wanted(name string, mode gitobj.Mode) bool {
 }
 
 func (s *scan) read(ctx context.Context, e gitobj.Entry) error {
-	c := code{File: File{Path: e.Name, OID: e.OID}}
+	c := code{File: File{Path: e.Name, OID: e.OID}, project: s.owner(e.Name)}
 	info, err := s.r.Stat(ctx, e.OID)
 	if err != nil {
 		return fmt.Errorf("%s: %w", e.Name, err)
 	}
 	if info.Size > MaxFileBytes {
 		// Elsewhere a large Python file is nobody's function; it can just not be imported.
-		if c.in() != "" {
+		if c.declares() {
 			s.b.problem(e.Name, 0, "has %d bytes, the limit is %d", info.Size, MaxFileBytes)
 		}
 		return nil
@@ -158,7 +235,7 @@ func (s *scan) read(ctx context.Context, e gitobj.Entry) error {
 	}
 	data = bytes.TrimPrefix(data, []byte("\uFEFF"))
 	if !utf8.Valid(data) || bytes.IndexByte(data, 0) >= 0 {
-		if c.in() != "" {
+		if c.declares() {
 			s.b.problem(e.Name, 1+bytes.Count(data[:firstInvalid(data)], []byte("\n")), "is not UTF-8 text")
 		}
 		return nil

@@ -34,9 +34,13 @@ func (b *builder) sqlFiles(ctx context.Context, files []code) ([]query, error) {
 	for i := range files {
 		f := &files[i]
 		q := query{model: -1, verify: -1, file: f}
-		if f.in() == ModelsDir {
-			b.models = append(b.models, b.sqlModel(f))
-			q.model = len(b.models) - 1
+		if f.mayModel() {
+			q.model = len(b.models)
+			if f.project != nil {
+				b.models = append(b.models, b.projectModel(f, q.model))
+			} else {
+				b.models = append(b.models, b.sqlModel(f))
+			}
 		} else {
 			b.verify = append(b.verify, b.sqlVerifier(f))
 			q.verify = len(b.verify) - 1
@@ -250,7 +254,11 @@ func (b *builder) resolve(queries []query, functions []function) {
 	for _, f := range functions {
 		inputs := make([]Input, 0, len(f.inputs))
 		for _, in := range f.inputs {
-			name, ok := b.input(f.path, f.line, in.Table, f.verify >= 0)
+			var others []string
+			if f.project != nil {
+				others = f.project.alternatives(in.Table)
+			}
+			name, ok := b.input(f.path, f.line, in.Table, f.verify >= 0, others...)
 			if ok {
 				in.Table = name
 				inputs = append(inputs, in)
