@@ -1,6 +1,7 @@
 package hooks
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -95,6 +96,27 @@ func (rep *ReplayReport) conclude() {
 	for _, v := range rep.Verifiers {
 		rep.Equal = rep.Equal && v.Equal
 	}
+}
+
+// Verdict returns nil if all is as the commit says, else one sentence.
+func (rep *ReplayReport) Verdict() error {
+	if rep.Equal {
+		return nil
+	}
+	for i := range rep.Models {
+		if m := &rep.Models[i]; !m.fine() && m.Status != ReplayAbsent {
+			return errors.New("the replay is not what the commit says")
+		}
+	}
+	for _, v := range rep.Verifiers {
+		if !v.Equal {
+			return errors.New("the replay is not what the commit says")
+		}
+	}
+	if len(rep.Problems) > 0 {
+		return errors.New("the commit is not what it says")
+	}
+	return errors.New("not every model could be replayed; those that could gave what the commit says")
 }
 
 func (m *ReplayedModel) problem(format string, args ...any) {

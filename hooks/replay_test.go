@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 	"testing"
 
+	"github.com/headgate/headgate/exec"
 	"github.com/headgate/headgate/exec/protocol"
 	"github.com/headgate/headgate/objects"
 	"github.com/headgate/headgate/objects/gitobj"
@@ -108,6 +110,23 @@ func TestReplayOfAnHonestCommit(t *testing.T) {
 	}
 }
 
+// Another machine has another DuckDB: that is told, and is no difference by itself.
+func TestReplayInAnotherEnvironment(t *testing.T) {
+	r := newRig(t)
+	r.must(r.toMain(base()))
+	elsewhere := exec.New(r.boxes, exec.Environments{Worker: objects.OID{9}}, exec.Budget{CPUs: 2, Memory: 4 << 30}, slog.New(slog.DiscardHandler))
+	var lines []string
+	rep := r.replay(r.tip(mainRef), func(p *Replayer) {
+		p.Runtime, p.Progress = elsewhere, func(l string) { lines = append(lines, l) }
+	})
+	if one := rep.model("one"); !rep.Equal || one.Env == one.CommittedEnv || rep.Verdict() != nil {
+		t.Errorf("replay elsewhere: equal %t, %+v", rep.Equal, one)
+	}
+	if text := strings.Join(lines, "\n"); !strings.Contains(text, "env differs: the commit ran with 0000000000, here it is 0900000000; outputs equal anyway") {
+		t.Errorf("it is not told:\n%s", text)
+	}
+}
+
 func TestReplayFindsForgery(t *testing.T) {
 	swap := func(old, new string) func(string) string {
 		return func(m string) string {
@@ -151,6 +170,9 @@ func TestReplayFindsForgery(t *testing.T) {
 			}
 			if rep.Signature != SignatureBad {
 				t.Errorf("signature %q, want %q", rep.Signature, SignatureBad)
+			}
+			if err := rep.Verdict(); err == nil || !strings.Contains(err.Error(), "is not what") {
+				t.Errorf("verdict: %v", err)
 			}
 			texts := strings.Join(append(rep.Problems, rep.model(c.model).Problems...), "\n")
 			if !strings.Contains(texts, c.want) {
@@ -339,6 +361,9 @@ func TestReplayOfWhatACloneLacks(t *testing.T) {
 	}
 	if two.Status != ReplayEqual {
 		t.Errorf("without a part, the model that does not need it: %+v", two)
+	}
+	if err := rep.Verdict(); err == nil || !strings.Contains(err.Error(), "not every model could be replayed") {
+		t.Errorf("verdict without a part: %v", err)
 	}
 	p := r.replayer()
 	without(meta.OID)(p)

@@ -54,8 +54,8 @@ func runReplay(c *session, args []string, flags any) int {
 	} else {
 		code = c.print(report.Conclusion())
 	}
-	if code == exitOK && !report.Equal {
-		return c.fail("the replay is not what the commit says")
+	if err := report.Verdict(); code == exitOK && err != nil {
+		return c.fail("%v", err)
 	}
 	return code
 }

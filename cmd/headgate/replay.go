@@ -102,10 +102,10 @@ func (c *replayCmd) Run(ctx context.Context, std streams) (err error) {
 	} else {
 		_, err = io.WriteString(std.out, report.Conclusion())
 	}
-	if err == nil && !report.Equal {
-		err = errors.New("the replay is not what the commit says")
+	if err != nil {
+		return err
 	}
-	return err
+	return report.Verdict()
 }
 
 func (c *replayCmd) resolve(ctx context.Context, lake *checkout) (objects.OID, error) {
@@ -202,7 +202,7 @@ func (c *replayCmd) replay(ctx context.Context, std streams, s *scratch, replaye
 		Data: s.dir, Worker: worker, Pythons: c.Python, UV: c.UV, Packages: filepath.Join(cache, "headgate", "python"),
 	}, log)
 	if err != nil {
-		return nil, fmt.Errorf("models run in gVisor sandboxes and nowhere else, and this machine cannot start one: %w", err)
+		return nil, fmt.Errorf("a replay runs models in gVisor sandboxes and nowhere else, and could not start them: %w", err)
 	}
 	defer func() { err = errors.Join(err, boxes.Close()) }()
 	budget, err := functionBudget(0, "", os.DirFS("/"))
