@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/headgate/headgate/exec/plan"
 	"github.com/headgate/headgate/exec/protocol"
@@ -339,9 +340,16 @@ func (s *Session) writeSnapshot(ctx context.Context, snap *protocol.Snapshot, ke
 
 // tableOf names the parts by what was really stored.
 func tableOf(snap *protocol.Snapshot, key []string, parts map[string]storedPart) (*table.Snapshot, []objects.OID, []gitobj.Entry, error) {
-	meta := &table.Snapshot{Format: table.Format, Key: key}
+	meta := &table.Snapshot{Format: table.Format}
 	for _, c := range snap.Columns {
 		meta.Columns = append(meta.Columns, table.Column{Name: c.Name, Type: c.Type, Nullable: c.Nullable})
+	}
+	for _, k := range key {
+		// As SQL names columns, without regard to case; table.json has their own spelling.
+		if i := slices.IndexFunc(meta.Columns, func(c table.Column) bool { return strings.EqualFold(c.Name, k) }); i >= 0 {
+			k = meta.Columns[i].Name
+		}
+		meta.Key = append(meta.Key, k)
 	}
 	var oids []objects.OID
 	var entries []gitobj.Entry

@@ -58,17 +58,24 @@ func (e *execution) combine(ctx context.Context, key []string) (*protocol.Answer
 	return e.combineParts(ctx, terms)
 }
 
-// combineKeyed sorts everything anew: rows go by the key, and it must be unique
-// over all of them.
+// combineKeyed puts the rows of both into the key's order, which must be unique
+// over all of them. The leading parts that stay as they are are reused, so that
+// the table is cut as if all of it were cut anew, but what is added at its end
+// costs no more than its last part.
 func (e *execution) combineKeyed(ctx context.Context, key, terms []string) (*protocol.Answer, error) {
-	list := identifiers(columnNames(e.order.Prior.Columns))
+	prior := e.order.Prior
+	keep, err := e.leadingParts(ctx, key, terms)
+	if err != nil {
+		return nil, err
+	}
+	list := identifiers(columnNames(prior.Columns))
 	all := "SELECT " + list + " FROM " + rowsTable
-	if len(e.order.Prior.Files) > 0 {
-		all += "\nUNION ALL\nSELECT " + list + " FROM " + parquet(e.order.Prior.Files...) + " AS prior WHERE NOT " + overwritten(terms)
+	if rest := prior.Files[keep:]; len(rest) > 0 {
+		all += "\nUNION ALL\nSELECT " + list + " FROM " + parquet(rest...) + " AS prior WHERE NOT " + overwritten(terms)
 	}
 	for _, s := range []string{
 		fmt.Sprintf("CREATE TEMP TABLE %s AS SELECT * FROM (%s) ORDER BY %s", identifier(combinedTable), all,
-			canonicalOrder(inKeyOrder(key, e.order.Prior.Columns))),
+			canonicalOrder(inKeyOrder(key, prior.Columns))),
 		"DROP TABLE " + rowsTable,
 		"ALTER TABLE " + identifier(combinedTable) + " RENAME TO " + identifier(rowsName),
 	} {
@@ -76,7 +83,76 @@ func (e *execution) combineKeyed(ctx context.Context, key, terms []string) (*pro
 			return nil, fileError(err)
 		}
 	}
-	return e.sendParts(ctx, key)
+	if err := e.checkKey(ctx, key); err != nil {
+		return nil, err
+	}
+	c := &cutter{execution: e}
+	for _, file := range prior.Files[:keep] {
+		c.snapshot.Parts = append(c.snapshot.Parts, protocol.Part{File: file})
+		c.rows += e.partRows
+	}
+	if err := c.cut(ctx, rowsTable, "*", keep == 0); err != nil {
+		return nil, err
+	}
+	if c.snapshot.Columns == nil {
+		c.snapshot.Columns = append(c.snapshot.Columns, prior.Columns...)
+	}
+	for i := range c.snapshot.Columns {
+		c.snapshot.Columns[i].Nullable = true // but for the key; as it is of what is cut anew
+	}
+	return c.answer(key), nil
+}
+
+// leadingParts counts the prior's first parts that would come out of a cut of
+// the whole table as they are: full, in the key's order, without a row that is
+// overwritten, and with all keys before those of every other part and of the
+// result. It reads the key's columns only, and trusts no order that it did not see.
+func (e *execution) leadingParts(ctx context.Context, key, terms []string) (int, error) {
+	files := e.order.Prior.Files
+	if len(files) == 0 {
+		return 0, nil
+	}
+	const fileColumn = "file of the part"
+	columns, nulls := make([]string, len(key)), make([]string, len(key))
+	for i, k := range key {
+		columns[i], nulls[i] = "prior."+identifier(k), "prior."+identifier(k)+" IS NULL"
+	}
+	result := make([]string, len(key))
+	for i, k := range key {
+		result[i] = identifier(k)
+	}
+	query := fmt.Sprintf(`
+WITH seen AS (
+	SELECT prior.%[1]s AS file, ROW(%[2]s) AS k, %[3]s AS odd
+	FROM read_parquet(%[4]s, hive_partitioning = false, filename = %[5]s) AS prior
+), parts AS (
+	SELECT file, count(*) AS n, min(k) AS low, max(k) AS high, bool_or(odd OR before >= k) AS odd
+	FROM (SELECT *, lag(k) OVER () AS before FROM seen) GROUP BY file
+), places AS (
+	SELECT unnest(%[4]s) AS file, generate_subscripts(%[4]s, 1) AS place
+)
+SELECT coalesce(n = %[6]d AND NOT coalesce(odd, false)
+	AND coalesce(high < min(low) OVER (ORDER BY place ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING), true)
+	AND coalesce(high < (SELECT min(ROW(%[7]s)) FROM %[8]s), true), false)
+FROM places LEFT JOIN parts USING (file) ORDER BY place`,
+		identifier(fileColumn), strings.Join(columns, ", "), strings.Join(append(nulls, overwritten(terms)), " OR "),
+		literalList(files), literal(fileColumn), e.partRows, strings.Join(result, ", "), rowsTable)
+	rows, err := e.db.conn.QueryContext(ctx, query)
+	if err != nil {
+		return 0, fileError(err)
+	}
+	defer rows.Close()
+	keep, leading := 0, true
+	for rows.Next() {
+		var stays bool
+		if err := rows.Scan(&stays); err != nil {
+			return 0, err
+		}
+		if leading = leading && stays; leading {
+			keep++
+		}
+	}
+	return keep, rows.Err()
 }
 
 // combineParts leaves the prior's parts as they are, but for those that have

@@ -197,10 +197,10 @@ func TestPriorWithAKey(t *testing.T) {
 	st := newStoredTable(t)
 	rapid.Check(t, func(rt *rapid.T) {
 		st.files, st.rows = nil, nil
-		numbers := rapid.Permutation([]int{1, 2, 3, 4, 5}).Draw(rt, "keys")
+		numbers := rapid.Permutation([]int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13}).Draw(rt, "keys")
 		var list []event
 		for len(numbers) > 0 {
-			k := rapid.IntRange(min(2, len(numbers)), len(numbers)).Draw(rt, "how many")
+			k := rapid.IntRange(min(4, len(numbers)), len(numbers)).Draw(rt, "how many")
 			var added []event
 			for _, n := range numbers[:k] {
 				added = append(added, event{"2024-01-01", n})
@@ -208,6 +208,12 @@ func TestPriorWithAKey(t *testing.T) {
 			numbers = numbers[k:]
 			list = inCanonicalOrder(append(list, added...))
 			st.add(t, rt, &protocol.Order{Op: protocol.OpModel, SQL: eventSQL(added), Strategy: "APPEND", Key: []string{"n"}}, list, nil)
+			// However it grew, it is cut like a table that came at once.
+			for i, f := range st.files {
+				if i < len(st.files)-1 && len(st.rows[f]) != 4 {
+					rt.Fatalf("part %d of %d has %d rows", i+1, len(st.files), len(st.rows[f]))
+				}
+			}
 		}
 		again := &protocol.Order{Op: protocol.OpModel, SQL: eventSQL(list[:1]), Strategy: "APPEND", Key: []string{"n"},
 			Prior: &protocol.Table{Name: "t", Columns: eventColumns, Files: st.files}}
@@ -216,10 +222,70 @@ func TestPriorWithAKey(t *testing.T) {
 		}
 		// What replaces a key's partition may use the key again.
 		again.Strategy, again.PartitionedBy = "OVERWRITE_PARTITIONS", []string{"n"}
-		if a, _ := ok(t, again); a.Rows != int64(len(list)) {
+		if a, _ := doInParts(t, again, 4); a.Error != nil || a.Rows != int64(len(list)) {
 			rt.Fatalf("%d rows, want %d", a.Rows, len(list))
 		}
 	})
+}
+
+// What follows a keyed table costs its last part and no other; what goes into the
+// middle costs what is behind it; and no order is believed that is not there.
+func TestKeyedPartsAreReused(t *testing.T) {
+	part := func(rows string) string { return write(t, "SELECT * FROM (VALUES "+rows+") AS v(n, x)", "") }
+	a, b, c := part("(1, 'a'), (2, 'b')"), part("(5, 'c'), (6, 'd')"), part("(7, 'e')")
+	unsorted, early := part("(6, 'd'), (5, 'c')"), part("(0, 'z'), (9, 'y')")
+	for name, tc := range map[string]struct {
+		files []string
+		sql   string
+		by    []string
+		keep  int
+		want  string
+		fails string
+	}{
+		"behind":              {files: []string{a, b, c}, sql: "SELECT 8 AS n, 'f' AS x", keep: 2, want: "7,e 8,f"},
+		"nothing":             {files: []string{a, b}, sql: "SELECT 8 AS n, 'f' AS x WHERE false", keep: 2},
+		"between":             {files: []string{a, b, c}, sql: "SELECT 3 AS n, 'f' AS x", keep: 1, want: "3,f 5,c 6,d 7,e"},
+		"within":              {files: []string{a, b, c}, sql: "SELECT 0 AS n, 'f' AS x", keep: 0, want: "0,f 1,a 2,b 5,c 6,d 7,e"},
+		"a key of the kept":   {files: []string{a, b, c}, sql: "SELECT 2 AS n, 'f' AS x", fails: "key (n) is not unique"},
+		"a key of the last":   {files: []string{a, b, c}, sql: "SELECT 7 AS n, 'f' AS x", fails: "key (n) is not unique"},
+		"not in order":        {files: []string{a, unsorted, c}, sql: "SELECT 8 AS n, 'f' AS x", keep: 1, want: "5,c 6,d 7,e 8,f"},
+		"a low key behind":    {files: []string{a, b, early}, sql: "SELECT 8 AS n, 'f' AS x", keep: 0, want: "0,z 1,a 2,b 5,c 6,d 8,f 9,y"},
+		"overwritten":         {files: []string{a, b, c}, sql: "SELECT 8 AS n, 'c' AS x", by: []string{"x"}, keep: 1, want: "6,d 7,e 8,c"},
+		"the same part twice": {files: []string{a, a}, sql: "SELECT 8 AS n, 'f' AS x", fails: "key (n) is not unique"},
+	} {
+		order := &protocol.Order{Op: protocol.OpModel, SQL: tc.sql, Strategy: "APPEND", Key: []string{"n"}, PartitionedBy: tc.by,
+			Prior: &protocol.Table{Name: "t", Columns: columns("n", "INTEGER", "x", "VARCHAR"), Files: tc.files}}
+		if tc.by != nil {
+			order.Strategy = "OVERWRITE_PARTITIONS"
+		}
+		answer, files := doInParts(t, order, 2)
+		if tc.fails != "" {
+			if answer.Error == nil || !strings.Contains(answer.Error.Message, tc.fails) {
+				t.Errorf("%s: %+v, want %q", name, answer.Error, tc.fails)
+			}
+			continue
+		}
+		if answer.Error != nil {
+			t.Errorf("%s: %+v", name, answer.Error)
+			continue
+		}
+		var have []string
+		for i, p := range answer.Snapshot.Parts {
+			if i < tc.keep {
+				if p.File != tc.files[i] {
+					t.Errorf("%s: part %d is %s, want the prior's", name, i, p.File)
+				}
+				continue
+			}
+			have = append(have, rowsOf(t, files[p.File])[1:]...)
+		}
+		if got := strings.Join(have, " "); got != tc.want {
+			t.Errorf("%s: after the kept parts there are %q, want %q", name, got, tc.want)
+		}
+		if answer.Snapshot.Columns[0].Nullable || !answer.Snapshot.Columns[1].Nullable {
+			t.Errorf("%s: columns %+v", name, answer.Snapshot.Columns)
+		}
+	}
 }
 
 func TestPriorMustFit(t *testing.T) {
