@@ -262,18 +262,30 @@ func TestSpeechIsBoundedOnTheTerminalAndWholeInTheRecord(t *testing.T) {
 	}
 	now = now.Add(time.Second)
 	s.note("a note\x1b[31m")
-	fmt.Fprint(s.sink().Log, "50%\r100%\rno newline")
+	fmt.Fprint(s.sink().Log, "50%\r\x1b[1;32m100%\x1b[0m\x1b]0;title\x07\rno newline")
 	kept := string(s.close())
 	if n := strings.Count(out.String(), "m | line "); n != saidBurst {
 		t.Errorf("%d lines at once, want %d:\n%s", n, saidBurst, out.String())
 	}
-	for _, want := range []string{"m | ... 40 line(s) left out, 280 bytes", "m | a note?[31m\n", "m | 50%\n", "m | 100%\n", "m | no newline\n"} {
+	for _, want := range []string{"m | ... 40 line(s) left out, 280 bytes", "m | a note?[31m\n", "m | 50%\n", "m | 100%?]0;title?\n", "m | no newline\n"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing:\n%s", want, out.String())
 		}
 	}
-	if !strings.HasSuffix(kept, "line 99\n50%\r100%\rno newline") || strings.Count(kept, "\n") != 100 {
+	if !strings.HasSuffix(kept, "line 99\n50%\r\x1b[1;32m100%\x1b[0m\x1b]0;title\x07\rno newline") || strings.Count(kept, "\n") != 100 {
 		t.Errorf("kept: %q", kept)
+	}
+
+	// A flood is told of in groups, not line by line.
+	out.Reset()
+	s = begin(1 << 20)
+	for range 4000 {
+		now = now.Add(time.Millisecond)
+		fmt.Fprintln(s.sink().Log, "flood")
+	}
+	s.close()
+	if told, left := strings.Count(out.String(), "| flood\n"), strings.Count(out.String(), "left out"); told < 100 || told > 200 || left > 12 {
+		t.Errorf("of a flood: %d lines, and %d times that some were left out", told, left)
 	}
 
 	out.Reset()

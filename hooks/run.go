@@ -92,8 +92,8 @@ func (g *Gate) run(ctx context.Context, rq *request) (result, error) {
 	}
 	log := g.cfg.Logger.With("lake", rq.lake.Name, "run", id, "target", rq.target, "who", rq.who.Name)
 	log.Info("run accepted", "proposal", rq.proposal, "base", rq.base)
+	defer func() { g.dismiss(live, r.journal.State) }()
 	res, err := r.execute(ctx)
-	g.dismiss(live, r.journal.State)
 	if r.sess != nil {
 		if cerr := r.sess.Close(); cerr != nil {
 			log.Warn("close session", "err", cerr)

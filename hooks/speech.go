@@ -3,6 +3,7 @@ package hooks
 import (
 	"bytes"
 	"fmt"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -18,6 +19,7 @@ const (
 	saidLine    = 400 // characters of one line
 	saidBurst   = 60  // lines at once
 	saidRate    = 30  // lines a second after that
+	saidAgain   = 15  // lines that must be allowed before one follows those left out
 	maxLineHeld = 4 << 10
 )
 
@@ -81,9 +83,13 @@ func (s speechTail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// colours are the sequences that colour a terminal or move its cursor. The record
+// keeps them.
+var colours = regexp.MustCompile(`\x1b\[[0-9;:?]*[ -/]*[@-~]`)
+
 // end prints the line that has come to its end.
 func (s *speech) end() {
-	text := strings.TrimRight(string(s.line), " \t")
+	text := strings.TrimRight(colours.ReplaceAllString(string(s.line), ""), " \t")
 	s.line = s.line[:0]
 	if text != "" {
 		s.tell(text)
@@ -104,7 +110,11 @@ func (s *speech) tell(text string) {
 	}
 	s.last = now
 	shown := clip(text, saidLine)
-	fits := s.tokens >= 1 && s.lines < saidLines && s.bytes+len(shown) <= saidBytes
+	need := 1.0
+	if s.lost > 0 {
+		need = saidAgain // or every second line of a flood would count the ones left out
+	}
+	fits := s.tokens >= need && s.lines < saidLines && s.bytes+len(shown) <= saidBytes
 	if fits {
 		s.leftOut()
 		fits = s.say.said(s.name, shown)
