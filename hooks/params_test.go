@@ -113,3 +113,16 @@ func TestOneNameOfTwoParameters(t *testing.T) {
 		}
 	}
 }
+
+// The message of a commit is anybody's text.
+func FuzzParseCanonicalJSON(f *testing.F) {
+	for _, seed := range []string{`{"a":1,"b":"x","c":1.0,"d":null,"e":true}`, `{}`, `{"a":1e999}`, `{"a":{"b":[1,2]}}`, `{"a":12345678901234567890}`, `[`, ""} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		values, err := parseCanonicalJSON(text)
+		if err == nil && canonicalJSON(values) != text {
+			t.Errorf("%q was taken, and is written as %q", text, canonicalJSON(values))
+		}
+	})
+}

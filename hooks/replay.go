@@ -372,7 +372,47 @@ func (p *replay) load(ctx context.Context, models []*plan.Model) error {
 			parts = append(parts, t.Parts...)
 		}
 	}
-	return p.prefetch(ctx, parts)
+	past, err := p.loadPast(ctx, models)
+	if err != nil {
+		return err
+	}
+	return p.prefetch(ctx, append(parts, past...))
+}
+
+// loadPast returns the parts of earlier tables that the functions will read:
+// those that a strategy builds on, and the base's in verifiers. What is not in this
+// clone is missed when it is read.
+func (p *replay) loadPast(ctx context.Context, models []*plan.Model) ([]objects.OID, error) {
+	var ids []objects.OID
+	for _, m := range models {
+		appends := m.Strategy == plan.StrategyAppend && len(m.Key) == 0 // it only names the parts that are there
+		if oid, err := objects.ParseOID(p.lineage[m.Name].Prior); err == nil && !appends {
+			ids = append(ids, oid)
+		}
+	}
+	if p.Verifiers {
+		atBase, err := p.baseTables(ctx)
+		if err != nil && !errors.Is(err, objects.ErrNotFound) {
+			return nil, err
+		}
+		for i := range p.plan.Verifiers {
+			for _, in := range p.plan.Verifiers[i].Inputs {
+				if oid, ok := atBase[strings.TrimPrefix(in.Table, plan.BasePrefix)]; ok && strings.HasPrefix(in.Table, plan.BasePrefix) {
+					ids = append(ids, oid)
+				}
+			}
+		}
+	}
+	var parts []objects.OID
+	for _, id := range ids {
+		t, err := exec.LoadTable(ctx, p.store, id)
+		if err == nil {
+			parts = append(parts, t.Parts...)
+		} else if !errors.Is(err, objects.ErrNotFound) {
+			return nil, &NotReplayableError{p.report.commit, fmt.Sprintf("table %s of the past: %v", id, err)}
+		}
+	}
+	return parts, nil
 }
 
 // fetchCode asks for what is small and sure to be read: policy, code, and what
@@ -382,7 +422,7 @@ func (p *replay) fetchCode(ctx context.Context) error {
 		return nil
 	}
 	var oids []objects.OID
-	err := tree.Walk(ctx, p.store, p.tree, func(path string, e gitobj.Entry) error {
+	small := func(path string, e gitobj.Entry) error {
 		name := path[strings.LastIndexByte(path, '/')+1:]
 		data := strings.HasPrefix(path, table.Root+"/")
 		code := strings.HasSuffix(name, ".sql") || strings.HasSuffix(name, ".py") || strings.HasSuffix(name, ".yml") || strings.HasPrefix(path, "headgate.")
@@ -390,9 +430,11 @@ func (p *replay) fetchCode(ctx context.Context) error {
 			oids = append(oids, e.OID)
 		}
 		return nil
-	})
-	if err != nil {
-		return err
+	}
+	for _, root := range []objects.OID{p.tree, p.baseTree} {
+		if err := tree.Walk(ctx, p.store, root, small); err != nil {
+			return err
+		}
 	}
 	return p.prefetch(ctx, oids)
 }

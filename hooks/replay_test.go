@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/headgate/headgate/exec"
@@ -317,6 +318,50 @@ func TestReplayRefusesOtherCommits(t *testing.T) {
 type partial struct {
 	*objects.Quarantine
 	lacks map[objects.OID]bool
+}
+
+// remote is a store that is told beforehand what will be read.
+type remote struct {
+	*objects.Quarantine
+	mu        sync.Mutex
+	announced map[objects.OID]bool
+	missed    []objects.OID
+}
+
+func (s *remote) Prefetch(_ context.Context, oids []objects.OID) error {
+	for _, oid := range oids {
+		s.announced[oid] = true
+	}
+	return nil
+}
+
+func (s *remote) Link(ctx context.Context, oid objects.OID, path string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.announced[oid] {
+		s.missed = append(s.missed, oid)
+	}
+	return s.Quarantine.Link(ctx, oid, path)
+}
+
+// Each object that a partial clone has to fetch alone is a round trip.
+func TestReplayAnnouncesWhatItReads(t *testing.T) {
+	r := newRig(t)
+	keyed := "-- headgate: strategy=append key=[n]\nSELECT n FROM src"
+	r.must(r.toMain(with(base(), "models/log.sql", keyed, "verifiers/kept.sql", "SELECT n FROM base.log")))
+	first := r.tip(mainRef)
+	r.must(r.propose(first, sourceFiles(r, first, "PAR1 src 2 PAR1")))
+	var store *remote
+	rep := r.replay(r.tip(mainRef), func(p *Replayer) {
+		store = &remote{Quarantine: p.Store.(*objects.Quarantine), announced: make(map[objects.OID]bool)}
+		p.Store = store
+	})
+	if !rep.Equal || len(rep.Verifiers) != 2 || len(store.announced) == 0 {
+		t.Errorf("replay: %+v", rep)
+	}
+	if len(store.missed) > 0 {
+		t.Errorf("%d parts were read without a word before: %v", len(store.missed), store.missed)
+	}
 }
 
 func (s *partial) Open(ctx context.Context, oid objects.OID) (objects.Info, io.ReadCloser, error) {

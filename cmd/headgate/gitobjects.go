@@ -22,9 +22,9 @@ import (
 // for any git command. It is safe for concurrent use.
 type gitObjects struct {
 	*objects.Quarantine
-	lake *checkout
-	tree string          // of the commit under replay
-	ctx  context.Context // of the git process
+	lake   *checkout
+	commit string          // under replay
+	ctx    context.Context // of the git process
 
 	mu      sync.Mutex // held while git answers
 	cat     *catFile
@@ -201,11 +201,16 @@ func (g *gitObjects) Prefetch(ctx context.Context, oids []objects.OID) error {
 	return ctx.Err()
 }
 
-// lacks lists what the clone does not have of the commit's tree, without fetching it.
+// lacks lists what the clone does not have of the commit's tree and its base's,
+// without fetching it.
 func (g *gitObjects) lacks(ctx context.Context) (map[string]bool, error) {
 	var out bytes.Buffer
-	if err := g.run(ctx, nil, &out, "rev-list", "--objects", "--no-object-names", "--missing=print", g.tree); err != nil {
-		return nil, fmt.Errorf("list what this partial clone lacks: %w", err)
+	for _, rev := range []string{g.commit + "^{tree}", g.commit + "^1^{tree}"} {
+		err := g.run(ctx, nil, &out, "rev-list", "--objects", "--no-object-names", "--missing=print", rev)
+		var exit *exec.ExitError
+		if err != nil && !(errors.As(err, &exit) && rev != g.commit+"^{tree}") { // a shallow clone has no base
+			return nil, fmt.Errorf("list what this partial clone lacks: %w", err)
+		}
 	}
 	missing := make(map[string]bool)
 	for line := range strings.SplitSeq(out.String(), "\n") {

@@ -171,7 +171,7 @@ func newScratch(ctx context.Context, lake *checkout, commit objects.OID) (_ *scr
 	if err != nil {
 		return nil, err
 	}
-	s.store = &gitObjects{Quarantine: q, lake: lake, tree: commit.String() + "^{tree}", ctx: ctx}
+	s.store = &gitObjects{Quarantine: q, lake: lake, commit: commit.String(), ctx: ctx}
 	return s, nil
 }
 
