@@ -16,12 +16,14 @@ arguments, and what it returns is the table::
 
 The server reads declarations from the source text and runs functions only in a
 sandbox. Outside one, the decorators keep their arguments in ``__headgate__``
-and return the function itself, so it can be called in a test or a notebook
-with tables of one's own. This module imports nothing but the standard library.
+and return the function itself, so it can be called in a test or a notebook with
+tables of one's own; ``headgate.local_run`` calls it with those of a checkout.
+This module imports nothing but the standard library.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from typing import Any as _Any
 
 from ._declarations import (
@@ -54,6 +56,9 @@ from ._schema import (
     TimestampNano,
     TimestampNanoUTC,
 )
+
+if TYPE_CHECKING:
+    from ._local import local_run as local_run
 
 Any = AnyType
 
@@ -90,6 +95,10 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> _Any:
+    if name == "local_run":  # not loaded in a sandbox, where a start counts; nor is it a part of import *
+        from ._local import local_run
+
+        return local_run
     if name == "Client":
         raise AttributeError("headgate has no Client: a function has no network, and outside of one git is the client")
     raise AttributeError(f"module 'headgate' has no attribute {name!r}")

@@ -214,6 +214,25 @@ class Static(unittest.TestCase):
 
 
 class Sources(unittest.TestCase):
+    def test_what_is_installed_is_the_whole_package(self):
+        import os
+        import re
+
+        from .harness import SDK
+
+        with open(os.path.join(SDK, "pyproject.toml")) as source:
+            text = source.read()
+        listed = re.search(r"packages = \[(\"headgate\".*)\]", text).group(1).replace('"', "").split(", ")
+        there = [
+            os.path.relpath(directory, SDK).replace(os.sep, ".")
+            for directory, _, files in os.walk(os.path.join(SDK, "headgate"))
+            if "__init__.py" in files
+        ]
+        self.assertEqual(sorted(listed), sorted(there))
+        self.assertIn('dependencies = []', text)
+        self.assertIn('version = "' + headgate.__version__ + '"', text)
+        self.assertTrue(os.path.exists(os.path.join(SDK, "headgate", "py.typed")))
+
     def test_the_sdk_is_valid_for_the_oldest_python(self):
         import os
 

@@ -103,10 +103,10 @@ def module_name(path: str) -> str:
 class Finder(importlib.abc.MetaPathFinder):
     """Finds the lake's modules below root for a run of the file entry."""
 
-    def __init__(self, root: str, entry: str) -> None:
+    def __init__(self, root: str, entry: str, paths: Optional[Sequence[str]] = None) -> None:
         self._root = root
         self._entry = entry
-        self._tree = Tree(list(_python_files(root)))
+        self._tree = Tree(list(_python_files(root)) if paths is None else paths)
         self._paths: Dict[str, str] = {}  # name of a package -> its directory in the lake
         self.loaded: Dict[str, str] = {}  # path in the lake -> source
 

@@ -6,7 +6,7 @@ import importlib.util
 import os
 import sys
 import tempfile
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from .. import _declarations as said
 from .. import standard_expectations
@@ -20,7 +20,7 @@ from .modules import Finder, module_name
 def model(order: Dict[str, Any], frames: Frames, user_files: Dict[str, str]) -> Dict[str, Any]:
     """Run a model, send its table as the file "output.parquet", and return the answer."""
     what = f"model {order['function']}"
-    function = _load(order, user_files)
+    function = load(order, user_files)
     arguments = _arguments(order, function)
     declared = _declared_columns(function)
     result = tables.normalise(function(**arguments), what)
@@ -39,7 +39,7 @@ def model(order: Dict[str, Any], frames: Frames, user_files: Dict[str, str]) -> 
 def expectation(order: Dict[str, Any], user_files: Dict[str, str]) -> Dict[str, Any]:
     """Run an expectation and return the answer with its one check."""
     name = order["function"]
-    function = _load(order, user_files)
+    function = load(order, user_files)
     arguments = _arguments(order, function)
     return {"checks": [check(function, arguments, name, user_files)]}
 
@@ -80,9 +80,10 @@ def passed(verdict: Any, name: str) -> bool:
     )
 
 
-def _load(order: Dict[str, Any], user_files: Dict[str, str]) -> Callable[..., Any]:
+def load(order: Dict[str, Any], user_files: Dict[str, str], paths: Optional[Sequence[str]] = None) -> Callable[..., Any]:
+    """Run the order's file and return its function. paths are the lake's Python files, if they are known."""
     path, name = order["module"], order["function"]
-    finder = Finder(order["path"], path)
+    finder = Finder(order["path"], path, paths)
     finder.loaded = user_files
     sys.meta_path.insert(0, finder)
     sys.dont_write_bytecode = True

@@ -28,7 +28,7 @@ def read(table: Dict[str, Any], threads: int) -> Any:
     for path in table.get("files") or ():
         with pq.ParquetFile(path, **options) as part:
             known = part.schema_arrow.names
-            _check_columns(name, select or known, known)
+            _check_names(name, select or known, known)
             found = part.read(columns=select, use_threads=threads > 1)
         # pandas' notes in a schema would bring back an index that the table does not have.
         parts.append(found.select(select or known).replace_schema_metadata(None))
@@ -37,16 +37,21 @@ def read(table: Dict[str, Any], threads: int) -> Any:
     schema = pa.schema(
         [pa.field(c["name"], to_arrow(c["type"]), nullable=c.get("nullable", True)) for c in table.get("columns") or ()]
     )
-    _check_columns(name, select or [], schema.names)
+    _check_names(name, select or [], schema.names)
     return schema.empty_table().select(select or [])
 
 
-def _check_columns(table: str, wanted: Sequence[str], known: Sequence[str]) -> None:
+def _check_names(table: str, wanted: Sequence[str], known: Sequence[str]) -> None:
     for column in wanted:
         if column not in known:
             close = difflib.get_close_matches(column, known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known)}"
             raise UserError("data", f"input {table} has no column {column!r} ({hint})")
+
+
+def check_has(table: Any, columns: Sequence[str], name: str) -> None:
+    """Refuse a table that lacks a column that a function selects."""
+    _check_names(name, columns, table.column_names)
 
 
 def check_schema(table: Any, fields: Mapping[str, Field], schema: str, name: str) -> None:
