@@ -164,6 +164,12 @@ func (u *UV) run(ctx context.Context, dir string, args []string) ([]byte, error)
 	defer cancel()
 	cmd := exec.CommandContext(limited, u.Path, args...)
 	cmd.Dir = dir
+	cmd.Env = os.Environ()
+	if os.Getenv("UV_SYSTEM_CERTS") == "" && os.Getenv("UV_NATIVE_TLS") == "" {
+		// Whom the machine trusts, as what fetches the wheels does, and not the list
+		// that comes with uv.
+		cmd.Env = append(cmd.Env, "UV_SYSTEM_CERTS=true")
+	}
 	cmd.WaitDelay = time.Second
 	out, said := &capped{most: maxUVOutput}, &capped{most: 64 << 10}
 	cmd.Stdout, cmd.Stderr = out, said
