@@ -103,6 +103,7 @@ func (tl *tools) setup(env *testscript.Env) error {
 	env.Setenv("HEADGATE_BIN", tl.bin)
 	env.Setenv("HEADGATE_PYTHON", tl.python)
 	env.Setenv("HEADGATE_UV", tl.uv)
+	env.Setenv("OTHER_PYTHON", tl.otherPython)
 	env.Setenv("KEYS", keys)
 	env.Setenv("DATA", filepath.Join(env.WorkDir, "data"))
 	env.Setenv("EXAMPLES", filepath.Join(root, "examples"))
