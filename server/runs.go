@@ -222,7 +222,7 @@ func runText(r lake.Run, rec *hooks.Record) string {
 	if len(rec.Models) > 0 {
 		fmt.Fprintln(&b, "\nmodels")
 		for _, m := range rec.Models {
-			fmt.Fprintf(w, "  %s\t%s\t%d rows\t%.2f s\t%s\n", m.Name, m.Status, m.Rows, m.Seconds, note(m.Cached, m.Error, m.CostRecord))
+			fmt.Fprintf(w, "  %s\t%s\t%d rows\t%.2f s\t%s\n", m.Name, m.Status, m.Rows, m.Seconds, modelNote(&m))
 		}
 		_ = w.Flush()
 	}
@@ -235,6 +235,14 @@ func runText(r lake.Run, rec *hooks.Record) string {
 	}
 	fmt.Fprintf(&b, "\nthe record:  git fetch origin refs/runs/%s\nthe tables:  git fetch origin refs/scratch/%s\n", r.ID, r.ID)
 	return b.String()
+}
+
+func modelNote(m *hooks.ModelRecord) string {
+	text := note(m.Cached, m.Error, m.CostRecord)
+	if m.Deterministic != nil && !*m.Deterministic {
+		text = strings.TrimPrefix(text+"; not deterministic", "; ")
+	}
+	return text
 }
 
 func note(cached bool, failure *hooks.ErrorRecord, cost hooks.CostRecord) string {

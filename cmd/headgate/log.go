@@ -59,6 +59,8 @@ type publishedModel struct {
 	Params   json.RawMessage `json:"params,omitempty"`   // name -> value
 	Strategy string          `json:"strategy,omitempty"` // absent: REPLACE
 	Prior    string          `json:"prior,omitempty"`    // the snapshot that the strategy builds on
+	// NotDeterministic: a second run on the same inputs gave something else.
+	NotDeterministic bool `json:"not_deterministic,omitempty"`
 }
 
 type publishedVerifier struct {
@@ -120,6 +122,7 @@ func readCommit(text string) published {
 		}
 		made := publishedModel{
 			Name: m.Name, Rows: m.Rows, Cached: m.Cached, Inputs: inputs, Out: m.Out, Code: m.Code, Env: m.Env, Strategy: m.Strategy, Prior: m.Prior,
+			NotDeterministic: m.NotDeterministic,
 		}
 		if json.Valid([]byte(m.Params)) {
 			made.Params = json.RawMessage(m.Params)
@@ -154,6 +157,9 @@ func (p *published) print(w io.Writer) {
 		cached := ""
 		if m.Cached {
 			cached = ", cached"
+		}
+		if m.NotDeterministic {
+			cached += ", not deterministic"
 		}
 		var from []string
 		for table := range m.Inputs {
