@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -206,7 +207,7 @@ func link(path, from string) sandbox.Input {
 func (l *laboratory) run(t *testing.T, job sandbox.Job) *report {
 	t.Helper()
 	l.settled(t)
-	before := l.look(t)
+	before, heap := l.look(t), heapSize()
 	r := &report{files: make(map[string][]byte)}
 	log := &logBuffer{begun: make(chan struct{})}
 	job.Log = log
@@ -243,7 +244,21 @@ func (l *laboratory) run(t *testing.T, job sandbox.Job) *report {
 	if after := l.look(t); after != before {
 		t.Errorf("the host changed:\nbefore\n%s\nafter\n%s", before, after)
 	}
+	if grown := heapSize() - heap; grown > maxGrowth {
+		t.Errorf("the server's heap grew by %d bytes", grown)
+	}
 	return r
+}
+
+// maxGrowth is what a function may cost the server's heap: what the tests keep of
+// its output, and far less than what the attacks announce.
+const maxGrowth = 128 << 20
+
+// heapSize is the size that the heap has had at most.
+func heapSize() int64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapSys)
 }
 
 // logBuffer is a log, and tells when its first line comes.

@@ -123,6 +123,10 @@ func (l *laboratory) close() error {
 	return errors.Join(err, os.RemoveAll(l.dir))
 }
 
+// patience is how long an honest function may take that takes a third of a second
+// on an idle machine: starved it would take for ever.
+const patience = 30 * time.Second
+
 // query runs SQL on the input in a sandbox of its own and returns the rows.
 func (l *laboratory) query(sql, format string) ([]byte, error) {
 	job := sandbox.Job{Kind: sandbox.KindWorker, Order: &protocol.Order{Op: protocol.OpQuery, SQL: sql, Format: format}}
@@ -135,7 +139,9 @@ func (l *laboratory) query(sql, format string) ([]byte, error) {
 		rows, err = io.ReadAll(r)
 		return err
 	}
-	r, err := l.boxes.Run(context.Background(), job)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	r, err := l.boxes.Run(ctx, job)
 	switch {
 	case err != nil:
 		return nil, err
