@@ -280,7 +280,7 @@ func (c *checkout) pythonFiles() ([]protocol.Source, error) {
 				return fs.SkipDir
 			}
 			return nil
-		case !d.Type().IsRegular() || filepath.Ext(rel) != ".py":
+		case !d.Type().IsRegular() || filepath.Ext(rel) != ".py" && !slices.Contains(plan.ProjectFiles, d.Name()):
 			return nil
 		}
 		info, err := d.Info()

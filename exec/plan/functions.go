@@ -2,6 +2,8 @@ package plan
 
 import (
 	"context"
+	"path"
+	"slices"
 
 	"github.com/headgate/headgate/exec/protocol"
 )
@@ -14,16 +16,25 @@ type Function struct {
 }
 
 // Functions returns the models and expectations that Python files declare, as
-// Build does. It needs no tables, so that who has only the files can ask what
+// Build does. ProjectFiles among the sources make pipelines of their directories.
+// It needs no tables, so that who has only the files can ask what
 // they need to run. If they are at fault, the error is an *Error.
 func Functions(ctx context.Context, sources []protocol.Source, settings *Settings, d Declarer) ([]Function, error) {
 	if settings == nil {
 		settings = &Settings{}
 	}
-	b := &builder{d: d, settings: settings}
-	files := make([]code, len(sources))
-	for i, s := range sources {
-		files[i] = code{File: File{Path: s.Path}, text: s.Text}
+	b := &builder{d: d, settings: settings, schemas: make(map[schemaID]protocol.Declaration)}
+	found := &scan{b: b, projects: make(map[string]*project)}
+	for _, s := range sources {
+		if slices.Contains(ProjectFiles, path.Base(s.Path)) {
+			found.projects[parentDir(s.Path)] = b.parseProject(s.Path, []byte(s.Text))
+		}
+	}
+	var files []code
+	for _, s := range sources {
+		if path.Ext(s.Path) == ".py" {
+			files = append(files, code{File: File{Path: s.Path}, text: s.Text, project: found.owner(s.Path)})
+		}
 	}
 	if _, err := b.pythonFiles(ctx, files); err != nil {
 		return nil, err
