@@ -112,7 +112,7 @@ func (c *replayCmd) resolve(ctx context.Context, lake *checkout) (objects.OID, e
 	text, err := lake.gitOutput(ctx, "rev-parse", "--verify", "--quiet", "--end-of-options", c.Commit+"^{commit}")
 	if err != nil {
 		if _, rerr := lake.gitOutput(ctx, "rev-parse", "--git-dir"); rerr != nil {
-			return objects.OID{}, usagef("%s is no git repository: replay needs a clone of the lake", c.Lake)
+			return objects.OID{}, usagef("replay needs a clone of the lake, and git says of %s: %s", c.Lake, firstLine(rerr.Error()))
 		}
 		return objects.OID{}, usagef("%q is no commit of this repository", c.Commit)
 	}
