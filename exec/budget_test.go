@@ -196,8 +196,8 @@ func TestCancelledWaitingJobReturns(t *testing.T) {
 	st.start(s, job("runs", 1, 1), 0)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
+	var u Usage
 	go func() {
-		var u Usage
 		_, err := s.run(ctx, job("waits", 1, 1), &u)
 		ended <- err
 	}()
@@ -208,6 +208,9 @@ func TestCancelledWaitingJobReturns(t *testing.T) {
 	case err := <-ended:
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v", err)
+		}
+		if u.Wait <= 0 || u.Sandboxes != 0 {
+			t.Errorf("it waited %s and took %d sandboxes", u.Wait, u.Sandboxes)
 		}
 	case <-time.After(within):
 		t.Fatal("a cancelled job still waits")

@@ -84,7 +84,8 @@ type Bound struct {
 type Usage struct {
 	Sandboxes  int           `json:"sandboxes"`
 	Warm       int           `json:"warm"` // of them taken from the pool
-	Start      time.Duration `json:"-"`    // until they had their orders
+	Wait       time.Duration `json:"-"`    // until the budget had room for them
+	Start      time.Duration `json:"-"`    // from then until they had their orders
 	Total      time.Duration `json:"-"`
 	PeakMemory int64         `json:"peak_memory_bytes,omitempty"`
 	Violations []sandbox.Violation
@@ -170,7 +171,9 @@ func size(n int64) string {
 // run waits until the job fits in the budget and runs it, adding to usage. A
 // failure of the program is a *Failure.
 func (s *Session) run(ctx context.Context, job sandbox.Job, usage *Usage) (*protocol.Answer, error) {
+	asked := time.Now()
 	release, err := s.rt.sched.acquire(ctx, s, amountOf(job.Limits))
+	usage.Wait += time.Since(asked)
 	if errors.Is(err, errTooLarge) {
 		return nil, s.rt.budget.tooLarge(job.Limits)
 	}

@@ -85,7 +85,8 @@ type CostRecord struct {
 	Seconds      float64           `json:"seconds"`
 	Sandboxes    int               `json:"sandboxes"`             // 0 if it was answered from the cache
 	Warm         int               `json:"warm"`                  // of them taken from the pool
-	StartSeconds float64           `json:"start_seconds"`         // of Seconds, until the sandboxes had their orders
+	WaitSeconds  float64           `json:"wait_seconds"`          // of Seconds, until the server's budget had room for them
+	StartSeconds float64           `json:"start_seconds"`         // of Seconds, from then until the sandboxes had their orders
 	PeakMemory   int64             `json:"peak_memory,omitempty"` // bytes
 	Violations   []ViolationRecord `json:"violations,omitempty"`
 }
@@ -151,6 +152,7 @@ func newRecord(id string, rq *request, now time.Time) *Record {
 }
 
 func (c *CostRecord) usage(u exec.Usage) {
+	c.WaitSeconds = u.Wait.Seconds()
 	c.Sandboxes, c.Warm, c.StartSeconds, c.PeakMemory, c.Violations = u.Sandboxes, u.Warm, u.Start.Seconds(), u.PeakMemory, nil
 	for _, v := range u.Violations {
 		c.Violations = append(c.Violations, ViolationRecord{Kind: v.Kind, Detail: v.Detail, Count: v.Count})
