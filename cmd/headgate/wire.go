@@ -148,7 +148,7 @@ func startSandboxes(ctx context.Context, cfg serveConfig, log *slog.Logger) (*sa
 	if env, err = exec.NewEnvironments(ctx, cfg.Worker, library, interpreters); err != nil {
 		return nil, env, err
 	}
-	if env.Packages, err = openPackages(cfg, interpreters); err != nil {
+	if env.Packages, err = openPackages(cfg, interpreters, log); err != nil {
 		return nil, env, err
 	}
 	warm := cfg.Warm
@@ -166,7 +166,7 @@ func startSandboxes(ctx context.Context, cfg serveConfig, log *slog.Logger) (*sa
 }
 
 // openPackages opens what environments of packages are made of, with uv if there is one.
-func openPackages(cfg serveConfig, interpreters []sandbox.Interpreter) (*pyenv.Store, error) {
+func openPackages(cfg serveConfig, interpreters []sandbox.Interpreter, log *slog.Logger) (*pyenv.Store, error) {
 	uv := &pyenv.UV{Path: cfg.UV, Python: func(version string) string {
 		for _, in := range interpreters {
 			if in.Version == version {
@@ -181,6 +181,9 @@ func openPackages(cfg serveConfig, interpreters []sandbox.Interpreter) (*pyenv.S
 			paths = append(paths, in.Path)
 		}
 		uv.Path = pyenv.FindUV(paths...)
+	}
+	if uv.Path == "" && len(interpreters) > 0 {
+		log.Info("there is no uv: functions that declare packages will not run, unless their environments are here already; install it, or name it with --uv")
 	}
 	dir := cfg.Packages
 	if dir == "" {

@@ -25,7 +25,10 @@ const (
 	maxEntries    = 20_000  // wheels of a file
 	maxBrackets   = 150_000 // the parser of TOML recurses for each nested one
 	maxWheelBytes = 2 << 30
-	maxFileName   = 250
+	// maxEnvironment is for all wheels of one, in bytes: twice what a compiler with
+	// its CUDA libraries takes.
+	maxEnvironment = 8 << 30
+	maxFileName    = 250
 )
 
 // Lock is the content of a headgate.lock: environments by their groups. The zero

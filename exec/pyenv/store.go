@@ -150,6 +150,12 @@ func (s *Store) Make(ctx context.Context, e *Environment, finish func(root strin
 	if err != nil {
 		return made, err
 	}
+	var total int64
+	for _, f := range at {
+		if total += f.Size; total > maxEnvironment {
+			return made, refusef("%s needs wheels of more than %d GiB together, which is the limit", e.Spec, maxEnvironment>>30)
+		}
+	}
 	var mu sync.Mutex
 	fetching, gctx := errgroup.WithContext(ctx)
 	fetching.SetLimit(4)

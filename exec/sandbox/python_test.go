@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -208,6 +209,38 @@ func TestPyarrowFromPackages(t *testing.T) {
 	}})
 	if err != nil || r.out() != "('/env/pyarrow/__init__.py', np.int64(1), True)" {
 		t.Errorf("%q, error %q, %v\n%s", r.out(), r.userError(), err, r.log)
+	}
+}
+
+// Interpreters are looked for on PATH, in pyenv and where uv installs them, in this order.
+func TestOfferedInterpreters(t *testing.T) {
+	dir := t.TempDir()
+	var want []string
+	for _, path := range []string{
+		"bin/python3", "bin/python3.12", ".pyenv/versions/3.10.13/bin/python3", ".local/share/uv/python/cpython-3.13.1-linux-x86_64-gnu/bin/python3",
+		"bin/python3.12-config", ".pyenv/versions/2.7.18/bin/python3", ".local/share/uv/python/cpython-3.13.1-macos-aarch64-none/bin/python3",
+	} {
+		path = filepath.Join(dir, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, nil, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, path)
+	}
+	want = want[:4]
+	t.Setenv("PATH", filepath.Join(dir, "bin"))
+	t.Setenv("HOME", dir)
+	for _, name := range []string{"PYENV_ROOT", "UV_PYTHON_INSTALL_DIR", "XDG_DATA_HOME"} {
+		t.Setenv(name, "")
+	}
+	if got := offered(); !slices.Equal(got, want) {
+		t.Errorf("offered %q, want %q", got, want)
+	}
+	t.Setenv("UV_PYTHON_INSTALL_DIR", filepath.Join(dir, "elsewhere"))
+	if got := offered(); !slices.Equal(got, want[:3]) {
+		t.Errorf("with another directory of uv's: offered %q, want %q", got, want[:3])
 	}
 }
 
