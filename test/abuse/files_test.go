@@ -46,6 +46,21 @@ return found`, `\[\]`, nil},
 	{"write to an input through its descriptor", `
 fd = os.open("/in/0/000000.parquet", os.O_RDONLY)
 open("/proc/self/fd/%d" % fd, "wb").write(b"x")`, "EROFS|EACCES", []string{"write /proc/self/fd/..."}},
+	{"write to an input by a name that does not say where", `
+directory = os.open("/in", os.O_RDONLY)
+try:
+    os.mkdir("pwned", dir_fd=directory)
+except OSError:
+    pass
+try:
+    os.rename("0/000000.parquet", "gone", src_dir_fd=directory, dst_dir_fd=directory)
+except OSError:
+    pass
+os.chdir("/in/0")
+try:
+    open("000000.parquet", "r+b")
+finally:
+    os.chdir("/tmp")`, "EROFS|EACCES", []string{"write /in/pwned", "write /in/0/000000.parquet -> /in/gone", "write /in/0/000000.parquet"}},
 	{"add an input", `open("/in/0/pwned", "w")`, "EROFS|EACCES", []string{"write /in/0/pwned"}},
 	{"remove an input", `os.unlink("/in/0/000000.parquet")`, "EROFS|EACCES", []string{"write /in/0/000000.parquet"}},
 	{"replace an input", `os.rename("/in/0/000000.parquet", "/in/0/pwned")`, "EROFS|EACCES", []string{"write /in/0/000000.parquet -> /in/0/pwned"}},

@@ -6,6 +6,7 @@ package attempt
 
 import (
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 	pb "gvisor.dev/gvisor/pkg/sentry/seccheck/points/points_go_proto"
@@ -18,6 +19,9 @@ type Call struct {
 	Number uintptr
 	Paths  []int // of a Change: the arguments that are paths; none if the first is a descriptor
 }
+
+// At reports whether before each path comes the directory that it is relative to.
+func (c Call) At() bool { return strings.HasSuffix(strings.TrimSuffix(c.Name, "2"), "at") }
 
 // Point is the name of the call's trace point.
 func (c Call) Point() string { return "syscall/" + c.Name + "/exit" }
@@ -55,6 +59,9 @@ var Changes = []Call{
 	{"removexattr", unix.SYS_REMOVEXATTR, []int{0}},
 	{"lremovexattr", unix.SYS_LREMOVEXATTR, []int{0}},
 }
+
+// Opens are the calls that gVisor decodes itself.
+var Opens = []uintptr{unix.SYS_OPEN, unix.SYS_OPENAT, unix.SYS_CREAT}
 
 // Openat2 is openat with its flags in memory.
 var Openat2 = Call{"openat2", unix.SYS_OPENAT2, []int{1}}

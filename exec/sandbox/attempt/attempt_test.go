@@ -41,3 +41,20 @@ func TestPointsAreDistinct(t *testing.T) {
 		seen[p] = true
 	}
 }
+
+func TestAt(t *testing.T) {
+	at := map[string]bool{"mkdirat": true, "renameat2": true, "openat2": true, "symlinkat": true, "utimensat": true}
+	for name, want := range map[string]bool{"mkdir": false, "rename": false, "truncate": false, "setxattr": false, "utimes": false} {
+		at[name] = want
+	}
+	for _, c := range append([]Call{Openat2}, Changes...) {
+		if want, ok := at[c.Name]; ok && c.At() != want {
+			t.Errorf("%s: %t", c.Name, c.At())
+		}
+		for _, i := range c.Paths {
+			if c.At() && i == 0 {
+				t.Errorf("%s: no argument before its path", c.Name)
+			}
+		}
+	}
+}

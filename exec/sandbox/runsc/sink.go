@@ -2,6 +2,7 @@ package runsc
 
 import (
 	"fmt"
+	"path"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -14,6 +15,7 @@ import (
 	pb "gvisor.dev/gvisor/pkg/sentry/seccheck/points/points_go_proto"
 	_ "gvisor.dev/gvisor/pkg/sentry/seccheck/sinks/remote" // registers the sink that ours wraps
 	slinux "gvisor.dev/gvisor/pkg/sentry/syscalls/linux"
+	"gvisor.dev/gvisor/pkg/sentry/vfs"
 
 	"github.com/headgate/headgate/exec/sandbox/attempt"
 )
@@ -30,7 +32,12 @@ func watch(table *kernel.SyscallTable) {
 		seccheck.Points[c.Point()] = seccheck.PointDesc{ID: seccheck.GetPointForSyscall(seccheck.SyscallExit, c.Number), Name: c.Point()}
 	}
 	for _, c := range attempt.Changes {
-		decode(c, change(c.Paths))
+		decode(c, change(c))
+	}
+	for _, number := range attempt.Opens {
+		call := table.Table[number]
+		call.PointCallback = resolved(call.PointCallback)
+		table.Table[number] = call
 	}
 	decode(attempt.Openat2, openat2)
 	for _, c := range attempt.Sends {
@@ -94,22 +101,58 @@ func (s sink) RawSyscall(ctx context.Context, fields seccheck.FieldSet, m *pb.Sy
 	return s.Sink.RawSyscall(ctx, fields, m)
 }
 
-// change decodes a call that changes the files that these arguments name.
-func change(paths []int) kernel.SyscallToProto {
+// change decodes a call that changes files.
+func change(c attempt.Call) kernel.SyscallToProto {
 	return func(t *kernel.Task, _ seccheck.FieldSet, data *pb.ContextData, info kernel.SyscallInfo) (proto.Message, pb.MessageType) {
+		m := &pb.Open{ContextData: data, Sysno: uint64(info.Sysno), Flags: linux.O_WRONLY, Exit: exit(info)}
+		if !attempt.Write(m) {
+			return m, pb.MessageType_MESSAGE_SYSCALL_OPEN // most calls: nobody will ask for their paths
+		}
 		var names []string
-		for _, i := range paths {
+		for _, i := range c.Paths {
+			directory := int32(linux.AT_FDCWD)
+			if c.At() {
+				directory = info.Args[i-1].Int()
+			}
 			if name, err := t.CopyInString(info.Args[i].Pointer(), linux.PATH_MAX); err == nil {
-				names = append(names, name)
+				names = append(names, absolute(t, directory, name))
 			}
 		}
-		if len(paths) == 0 {
+		if len(c.Paths) == 0 {
 			names = append(names, descriptor(t, info.Args[0].Int()))
 		}
-		return &pb.Open{
-			ContextData: data, Sysno: uint64(info.Sysno), Flags: linux.O_WRONLY, Pathname: strings.Join(names, " -> "), Exit: exit(info),
-		}, pb.MessageType_MESSAGE_SYSCALL_OPEN
+		m.Pathname = strings.Join(names, " -> ")
+		return m, pb.MessageType_MESSAGE_SYSCALL_OPEN
 	}
+}
+
+// resolved makes a decoder of opens tell whole paths of attempts.
+func resolved(decode kernel.SyscallToProto) kernel.SyscallToProto {
+	return func(t *kernel.Task, fields seccheck.FieldSet, data *pb.ContextData, info kernel.SyscallInfo) (proto.Message, pb.MessageType) {
+		msg, kind := decode(t, fields, data, info)
+		if m, ok := msg.(*pb.Open); ok && attempt.Write(m) {
+			m.Pathname = absolute(t, int32(m.Fd), m.Pathname)
+		}
+		return msg, kind
+	}
+}
+
+// absolute returns the path of name in an open directory, or in the working
+// directory if that is AT_FDCWD.
+func absolute(t *kernel.Task, directory int32, name string) string {
+	switch {
+	case path.IsAbs(name):
+		return name
+	case directory != linux.AT_FDCWD:
+		return path.Join(descriptor(t, directory), name)
+	}
+	at := t.FSContext().WorkingDirectory()
+	defer at.DecRef(t)
+	dir, ok := pathname(t, at)
+	if !ok {
+		return name
+	}
+	return path.Join(dir, name)
 }
 
 // descriptor returns the path of an open file.
@@ -120,13 +163,18 @@ func descriptor(t *kernel.Task, n int32) string {
 		return unknown
 	}
 	defer file.DecRef(t)
-	root := t.FSContext().RootDirectory()
-	defer root.DecRef(t)
-	path, err := t.Kernel().VFS().PathnameWithDeleted(t, root, file.VirtualDentry())
-	if err != nil {
+	name, ok := pathname(t, file.VirtualDentry())
+	if !ok {
 		return unknown
 	}
-	return path
+	return name
+}
+
+func pathname(t *kernel.Task, of vfs.VirtualDentry) (string, bool) {
+	root := t.FSContext().RootDirectory()
+	defer root.DecRef(t)
+	name, err := t.Kernel().VFS().PathnameWithDeleted(t, root, of)
+	return name, err == nil
 }
 
 func openat2(t *kernel.Task, _ seccheck.FieldSet, data *pb.ContextData, info kernel.SyscallInfo) (proto.Message, pb.MessageType) {
@@ -137,6 +185,9 @@ func openat2(t *kernel.Task, _ seccheck.FieldSet, data *pb.ContextData, info ker
 	var flags [8]byte // of struct open_how the first field
 	if _, err := t.CopyInBytes(info.Args[2].Pointer(), flags[:]); err == nil {
 		m.Flags = uint32(hostarch.ByteOrder.Uint64(flags[:]))
+	}
+	if attempt.Write(m) {
+		m.Pathname = absolute(t, int32(m.Fd), m.Pathname)
 	}
 	return m, pb.MessageType_MESSAGE_SYSCALL_OPEN
 }
