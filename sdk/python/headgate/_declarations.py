@@ -161,12 +161,9 @@ def declaration(function: Callable[..., Any]) -> Optional[Declaration]:
 def inputs(function: Callable[..., Any]) -> Dict[str, Input]:
     """Return the arguments of function that are given by the lake."""
     found: Dict[str, Input] = {}
-    try:
-        hints = typing.get_type_hints(function, include_extras=True)
-    except Exception:  # an annotation that does not resolve is the function's own business
-        hints = {}
+    hints = _hints(function)
     for argument, spec in inspect.signature(function).parameters.items():
-        for candidate in (spec.default, *getattr(hints.get(argument), "__metadata__", ())):
+        for candidate in (spec.default, *_extras(hints.get(argument))):
             if isinstance(candidate, (Model, Parameter, Secret)):
                 found[argument] = candidate
                 break
@@ -175,14 +172,35 @@ def inputs(function: Callable[..., Any]) -> Dict[str, Input]:
 
 def returned_schema(function: Callable[..., Any]) -> Optional[Type[TableSchema]]:
     """Return the TableSchema of ``-> Annotated[pyarrow.Table, Schema]``, if it has one."""
-    try:
-        hints = typing.get_type_hints(function, include_extras=True)
-    except Exception:
-        return None
-    for candidate in getattr(hints.get("return"), "__metadata__", ()):
+    for candidate in _extras(_hints(function).get("return")):
         if isinstance(candidate, type) and issubclass(candidate, TableSchema):
             return candidate
     return None
+
+
+def _hints(function: Callable[..., Any]) -> Dict[str, Any]:
+    """Return the annotations of function. One that does not resolve says nothing, and hides no other."""
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except Exception:
+        pass
+    found: Dict[str, Any] = {}
+    for name, hint in getattr(function, "__annotations__", {}).items():
+        try:
+            found[name] = eval(hint, getattr(function, "__globals__", {})) if isinstance(hint, str) else hint
+        except Exception:
+            continue
+    return found
+
+
+def _extras(hint: Any) -> Tuple[Any, ...]:
+    """Return what stands beside the type in Annotated[...]."""
+    found: Tuple[Any, ...] = getattr(hint, "__metadata__", ())
+    if not found and typing.get_origin(hint) is Union:
+        # Before Python 3.11 a default of None made an annotation Optional.
+        for option in typing.get_args(hint):
+            found += tuple(getattr(option, "__metadata__", ()))
+    return found
 
 
 def _keep(function: _F, **settings: Any) -> _F:

@@ -60,6 +60,11 @@ class Decorators(unittest.TestCase):
         found = headgate.inputs(f)
         self.assertEqual([(k, v.name) for k, v in found.items()], [("a", "a"), ("b", "b"), ("d", "D")])
 
+    def test_an_annotation_that_does_not_resolve_hides_no_other(self):
+        def f(a: "Annotated[int, headgate.Model('a')]", b: "Gone | None" = 1) -> "also gone": ...  # noqa: F722, F821
+
+        self.assertEqual([(k, v.name) for k, v in headgate.inputs(f).items()], [("a", "a")])
+
     def test_a_plain_function_has_no_declaration(self):
         self.assertIsNone(headgate.declaration(len))
 
