@@ -129,6 +129,20 @@ def source_scan(data={prefix}Model("bauplan.taxi_zones", columns=["*"], filter="
                 self.assertTrue(errors[0]["message"].startswith(want), errors)
 
 
+    def test_classes_that_are_made_to_be_hard_to_read(self):
+        deep = "import bauplan\nclass S(bauplan.TableSchema):\n    a: bauplan.Int64" + " | None" * 3000
+        (found,) = read(models__m=deep)
+        self.assertIn("error", found)
+        # Files that import everything from each other, many times.
+        stars = "from .a import *\nfrom .b import *\nfrom .c import *\n" * 50
+        use = "from typing import Annotated\nimport bauplan\n@bauplan.model()\ndef m() -> Annotated[int, S]: pass\n"
+        found = read(models__a=stars, models__b=stars, models__c=stars, models__m=use + stars)
+        self.assertIn("names a schema that is no class", found[-1]["error"]["message"])
+        schema = "import bauplan\nclass S(bauplan.TableSchema):\n    a: bauplan.Int64\n"
+        found = read(models__a=stars, models__b=stars + schema, models__c=stars, models__m=use + stars)
+        self.assertEqual(found[-1]["columns"], ["a"])
+
+
 class Run(Case):
     def test_one_package_by_two_names(self):
         code = (

@@ -44,7 +44,11 @@ def declare(sources: Sequence[Dict[str, str]]) -> List[Dict[str, Any]]:
             found.append(_failed(path, error or UserError("declaration", "cannot be read")))
             continue
         reader = _File(path, tree, files, schemas)
-        reader.read()
+        try:
+            reader.read()
+        except RecursionError:
+            found.append(_failed(path, UserError("declaration", "is nested too deeply to be read", path, 1)))
+            continue
         for declaration in reader.found:
             if "error" not in declaration and declaration["kind"] != "schema":
                 local = files.imported_by(path)

@@ -1,13 +1,13 @@
 """TableSchema classes, read from the source text."""
 
 import ast
-from typing import AbstractSet, Dict, List, NamedTuple, Optional, Tuple
+from typing import AbstractSet, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from .._schema import FIELD_TYPES, Field
 from .names import Names, spelled_out
 from .sources import Sources
 
-_MAX_HOPS = 10  # of a name that is imported from file to file
+_MAX_HOPS = 100  # of a name that is imported from file to file
 
 
 class Schema(NamedTuple):
@@ -58,17 +58,19 @@ class Schemas:
     def find(self, path: str, node: ast.expr, entry: str) -> Optional[Schema]:
         """Return the class that an expression in path names, also if it comes from another file."""
         if isinstance(node, ast.Name):
-            return self._named(path, node.id, entry, _MAX_HOPS)
+            return self._named(path, node.id, entry, set())
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             for level, dotted in self._imports_as(path, node.value.id):
                 for other in self._sources.resolve(entry, path, level, dotted)[-1:]:
-                    return self._named(other, node.attr, entry, _MAX_HOPS)
+                    return self._named(other, node.attr, entry, set())
         return None
 
-    def _named(self, path: str, name: str, entry: str, hops: int) -> Optional[Schema]:
+    def _named(self, path: str, name: str, entry: str, seen: Set[Tuple[str, str]]) -> Optional[Schema]:
         found = self.of(path).get(name)
-        if found is not None or hops == 0:
+        # Files may import from each other in a circle, and by more than one way.
+        if found is not None or (path, name) in seen or len(seen) > _MAX_HOPS:
             return found
+        seen.add((path, name))
         tree, _ = self._sources.parsed(path)
         for node in tree.body if tree is not None else ():
             if not isinstance(node, ast.ImportFrom):
@@ -78,7 +80,7 @@ class Schemas:
                     continue
                 dotted = node.module.split(".") if node.module else []
                 for other in self._sources.resolve(entry, path, node.level, dotted)[-1:]:
-                    found = self._named(other, name if alias.name == "*" else alias.name, entry, hops - 1)
+                    found = self._named(other, name if alias.name == "*" else alias.name, entry, seen)
                     if found is not None:
                         return found
         return None
