@@ -20,11 +20,13 @@ import (
 type compiler struct {
 	names []string
 	order *protocol.Order
-	bad   []string // names that were not taken
+
+	limits sandbox.Limits
+	bad    []string // names that were not taken
 }
 
 func (c *compiler) Run(_ context.Context, job sandbox.Job) (*sandbox.Report, error) {
-	c.order = job.Order
+	c.order, c.limits = job.Order, job.Limits
 	for _, name := range c.names {
 		if err := job.Files(name, 4, strings.NewReader("code")); err != nil {
 			c.bad = append(c.bad, name)
@@ -56,13 +58,18 @@ func TestBytecodeIsPutBesideItsModules(t *testing.T) {
 			}
 		}
 		box := &compiler{names: c.names}
-		rt := New(box, Environments{Python: []Python{{Version: "3.11", Exact: "cpython-311 3.11.7 (main)"}}}, Budget{CPUs: 1, Memory: 1 << 30}, slog.New(slog.DiscardHandler))
-		s := rt.Session(nil, nil, Options{Limits: sandbox.Limits{Memory: 1 << 30, CPUs: 1, Timeout: time.Minute}})
+		rt := New(box, Environments{Python: []Python{{Version: "3.11", Exact: "cpython-311 3.11.7 (main)"}}}, Budget{CPUs: 1, Memory: 4 << 30}, slog.New(slog.DiscardHandler))
+		s := rt.Session(nil, nil, Options{
+			Limits: sandbox.Limits{Memory: 64 << 20, CPUs: 1, Timeout: time.Second}, Ceiling: sandbox.Limits{Memory: 8 << 30, CPUs: 1, Timeout: time.Hour},
+		})
 		if err := s.compile(t.Context(), "3.11", root); err != nil {
 			t.Fatal(err)
 		}
 		if want := []string{"/env/a/__init__.py", "/env/a/b.py", "/env/top.py"}; !slices.Equal(box.order.Files, want) {
 			t.Errorf("compiled %q, want %q", box.order.Files, want)
+		}
+		if box.limits.Memory != 1<<30 || box.limits.Timeout != 10*time.Minute {
+			t.Errorf("compiled under the limits of one lake: %+v", box.limits)
 		}
 		if !slices.Equal(box.bad, c.bad) {
 			t.Errorf("%q: not taken: %q, want %q", c.names, box.bad, c.bad)
