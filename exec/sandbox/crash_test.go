@@ -120,12 +120,23 @@ func TestKilledServerLeavesNothingRunning(t *testing.T) {
 		}
 	}
 
-	// What it left on disk and in cgroups is swept by the next server.
+	// What it left on disk, of mounts and in cgroups is swept by the next server.
 	group := groupDirs(t, dir)
 	if len(group) == 0 {
 		t.Fatal("no cgroups of the killed server")
 	}
-	m := open(t, cfg)
+	mounts, err := mountsBelow(dir)
+	if err != nil || len(mounts) == 0 {
+		t.Fatalf("no mounts of the killed server: %v", err)
+	}
+	old, err := os.ReadDir(filepath.Join(dir, "boxes"))
+	if err != nil || len(old) < 2 {
+		t.Fatalf("directories of the killed server: %v, %v", old, err)
+	}
+	m, err := New(context.Background(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if r := must(t, m, "echo again"); r.out() != "again" {
 		t.Errorf("next server: %q", r.out())
 	}
@@ -134,9 +145,28 @@ func TestKilledServerLeavesNothingRunning(t *testing.T) {
 			t.Errorf("cgroup %s is still there", d)
 		}
 	}
-	boxes, err := os.ReadDir(filepath.Join(dir, "boxes"))
-	if err != nil || len(boxes) > 2 { // at most our own two, on their way out
-		t.Errorf("sandbox directories left: %v, %v", boxes, err)
+	for _, e := range old {
+		if _, err := os.Stat(filepath.Join(dir, "boxes", e.Name())); err == nil {
+			t.Errorf("directory %s is still there", e.Name())
+		}
+	}
+	// And one that ends leaves its lock file, and nothing else.
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if left := processesOf(t, dir); len(left) > 0 {
+		t.Errorf("processes left: %q", left)
+	}
+	if mounts, err = mountsBelow(dir); err != nil || len(mounts) > 0 {
+		t.Errorf("mounts left: %q, %v", mounts, err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 || left[0].Name() != "lock" {
+		t.Errorf("files left: %v, %v", left, err)
+	}
+	for _, d := range group {
+		if _, err := os.Stat(filepath.Dir(d)); err == nil {
+			t.Errorf("cgroup %s is still there", filepath.Dir(d))
+		}
 	}
 }
 

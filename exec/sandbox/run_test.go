@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -203,6 +204,38 @@ func TestScratchIsOnDiskAndBounded(t *testing.T) {
 	}
 }
 
+// Names and inodes are the sandbox's own memory, and what they hold is one file of
+// the host: a program cannot make the host hold more of them.
+func TestManyFilesAreTheProgramsOwnMemory(t *testing.T) {
+	m := open(t, quiet(t))
+	most, stop := make(chan int, 1), make(chan struct{})
+	go func() {
+		n := 0
+		for tick := time.NewTicker(10 * time.Millisecond); ; {
+			entries, _ := os.ReadDir(filepath.Join(m.cfg.Dir, "scratch"))
+			empty, _ := os.ReadDir(filepath.Join(m.cfg.Dir, "empty"))
+			n = max(n, len(entries)+len(empty))
+			select {
+			case <-tick.C:
+			case <-stop:
+				most <- n
+				return
+			}
+		}
+	}()
+	r, err := do(t, m, Job{Order: &protocol.Order{SQL: "files 10000000"}, Limits: Limits{Memory: 64 << 20, Timeout: time.Minute}})
+	close(stop)
+	if err != nil || r.Answer != nil || !r.OOM {
+		t.Errorf("ten million files: %+v, %v, %v", r.Report, r.userError(), err)
+	}
+	if n := <-most; n > 2 { // one for each mount that can be written
+		t.Errorf("the host held %d files for one sandbox", n)
+	}
+	if r := must(t, m, "files 1000"); r.out() != "1000" {
+		t.Errorf("a thousand files: %q after %s", r.userError(), r.out())
+	}
+}
+
 func TestOutputQuota(t *testing.T) {
 	m := open(t, quiet(t))
 	discard := func(_ string, _ int64, body io.Reader) error {
@@ -301,6 +334,56 @@ func TestCancel(t *testing.T) {
 	if _, err := m.Run(ctx, Job{Kind: KindWorker, Order: &protocol.Order{SQL: "id"}}); !errors.Is(err, context.Canceled) {
 		t.Errorf("with a dead context: %v", err)
 	}
+}
+
+// Cancelling a run ends its sandboxes within a second, with every process of theirs.
+func TestCancelKillsWithinASecond(t *testing.T) {
+	cfg := quiet(t)
+	cfg.WarmWorkers = 2
+	m := open(t, cfg)
+	if err := m.AwaitWarm(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	const jobs = 4 // two of them cold
+	var looping atomic.Int32
+	ended := make(chan error, jobs)
+	all := make(chan struct{})
+	for range jobs {
+		log := writerFunc(func(p []byte) (int, error) {
+			if strings.Contains(string(p), "looping") && looping.Add(1) == jobs {
+				close(all)
+			}
+			return len(p), nil
+		})
+		go func() {
+			_, err := m.Run(ctx, Job{Kind: KindWorker, Order: &protocol.Order{SQL: "loop"}, Log: log})
+			ended <- err
+		}()
+	}
+	select {
+	case <-all:
+	case <-time.After(time.Minute):
+		t.Fatalf("%d of %d functions run", looping.Load(), jobs)
+	}
+	m.mu.Lock()
+	m.cfg.WarmMemory = 1 // nothing new is started, and what waits goes
+	m.signal()
+	m.mu.Unlock()
+	begin := time.Now()
+	cancel()
+	for range jobs {
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("cancelled: %v", err)
+		}
+	}
+	for tick := time.Tick(5 * time.Millisecond); len(processesOf(t, cfg.Dir)) > 0; <-tick {
+		if time.Since(begin) > time.Second {
+			t.Fatalf("a second later these live: %q", processesOf(t, cfg.Dir))
+		}
+	}
+	t.Logf("all gone after %s", time.Since(begin))
 }
 
 type writerFunc func([]byte) (int, error)

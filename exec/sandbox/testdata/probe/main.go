@@ -180,6 +180,17 @@ var verbs = map[string]func(string) (string, error){
 		}
 		return strconv.Itoa(n), nil
 	},
+	"files": func(s string) (string, error) { // create that many empty files in /tmp
+		n, _ := strconv.Atoi(s)
+		for i := range n {
+			f, err := os.Create(fmt.Sprintf("/tmp/%d", i))
+			if err != nil {
+				return strconv.Itoa(i), err
+			}
+			_ = f.Close()
+		}
+		return s, nil
+	},
 	"output": func(s string) (string, error) { // one file of that many MiB
 		n, _ := strconv.ParseInt(s, 10, 64)
 		return "", protocol.WriteFile(os.Stdout, "big", n<<20, zeros{})
