@@ -108,7 +108,12 @@ func (e echo) Replay(_ context.Context, l *lake.Lake, q hooks.ReplayQuestion) (*
 		e.started <- struct{}{}
 		<-e.release
 	}
-	return &hooks.ReplayReport{Format: 1, Equal: q.Of != "forged", Models: []hooks.ReplayedModel{}}, nil
+	report := &hooks.ReplayReport{Format: 1, Equal: true, Models: []hooks.ReplayedModel{}}
+	if q.Of == "forged" {
+		report.Equal = false
+		report.Models = append(report.Models, hooks.ReplayedModel{Name: "daily", Status: hooks.ReplayDiffers})
+	}
+	return report, nil
 }
 
 // site is a running server and a client's home directory.
