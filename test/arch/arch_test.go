@@ -248,3 +248,32 @@ func TestScriptsAreExecutable(t *testing.T) {
 		}
 	}
 }
+
+// A decision is cited by its number, so a number is one decision's.
+func TestDecisionsAreNumbered(t *testing.T) {
+	root, files := tracked(t)
+	taken := make(map[string]string)
+	for _, name := range files {
+		number, _, ok := strings.Cut(path.Base(name), "-")
+		if path.Dir(name) != "docs/decisions" || !ok {
+			continue
+		}
+		data, err := os.ReadFile(filepath.Join(root, name))
+		if os.IsNotExist(err) {
+			continue // removed and not committed yet
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if other, ok := taken[number]; ok {
+			t.Errorf("%s has the number of %s", name, other)
+		}
+		taken[number] = name
+		if want := "# " + number + ": "; !bytes.HasPrefix(data, []byte(want)) {
+			t.Errorf("%s does not begin with %q", name, want)
+		}
+	}
+	if len(taken) == 0 {
+		t.Error("there are no decisions")
+	}
+}
