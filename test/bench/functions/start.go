@@ -11,6 +11,7 @@ import (
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/headgate/headgate/exec/protocol"
 	"github.com/headgate/headgate/exec/sandbox"
@@ -133,7 +134,11 @@ func (b *bench) coldStart(ctx context.Context) error {
 	if err := errors.Join(err, m.Close(), os.RemoveAll(state)); err != nil {
 		return err
 	}
-	defer os.RemoveAll(bundle)
+	defer func() {
+		// Where gVisor keeps a network namespace without a network; it leaves it mounted.
+		_ = unix.Unmount(filepath.Join(bundle, "state", "null-netns"), unix.MNT_DETACH)
+		_ = os.RemoveAll(bundle)
+	}()
 	if err := os.Symlink(b.runsc, filepath.Join(bundle, "runsc")); err != nil {
 		return err
 	}
