@@ -58,7 +58,7 @@ func (r *run) environments(ctx context.Context) error {
 		Lock:   lock,
 		Permit: r.permit,
 		Begin: func(e *pyenv.Environment) {
-			r.say.line("env", "python "+e.Python, "fetching what is not here of %d wheels: %s", len(e.Wheels), clip(e.Summary(), 120))
+			r.say.line("env", "python "+e.Python, "composing %d wheel(s), downloading those that are not here: %s", len(e.Wheels), clip(e.Summary(), 120))
 		},
 		Done: func(p exec.Prepared) {
 			if !p.Locked {

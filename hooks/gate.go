@@ -291,6 +291,9 @@ func (g *Gate) decideOpen(ctx context.Context, p *Push, u refs.Update, pol *poli
 		if opt.dryRun {
 			return refuse("dry run: nothing was changed")
 		}
+		if idle := opt.needsRun(); idle != "" {
+			return refuse("-o %s is for a run, and %s is not gated; add -o run, or leave it out", idle, strings.TrimPrefix(string(u.Name), headsPrefix))
+		}
 		return decision{update: u}
 	}
 	rq, err := g.newRequest(ctx, p, u.Old, u.New, u.Name, pol, opt)

@@ -2,6 +2,8 @@ package hooks
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -58,4 +60,19 @@ func parseOptions(texts []string) (options, error) {
 		*flag = true
 	}
 	return o, nil
+}
+
+// needsRun names an option that says something to a run and nothing to a push
+// without one; "" if there is none. Like an unknown option it refuses: whoever
+// gives it believes that something is run.
+func (o options) needsRun() string {
+	switch {
+	case o.noCache:
+		return "no-cache"
+	case o.strict:
+		return "strict"
+	case len(o.params) > 0:
+		return "param." + slices.Min(slices.Collect(maps.Keys(o.params)))
+	}
+	return ""
 }
