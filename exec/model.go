@@ -189,9 +189,8 @@ func (s *Session) pythonModel(ctx context.Context, m *plan.Model, args Arguments
 	params, types := forFunction(m.Params, args.Params)
 	job := s.job(sandbox.KindPython, at.python, lim, &protocol.Order{
 		Op: protocol.OpPyModel, Path: codeRoot, Module: m.Path, Function: m.Function, Params: params, ParamTypes: types,
-		Secrets: valuesOf(args.Secrets), Threads: threads(m.Resources),
+		Secrets: valuesOf(args.Secrets), Threads: int(lim.CPUs), // what it returns is put into an order of its own
 	})
-	job.Order.Threads = int(lim.CPUs) // what it returns is put into an order of its own
 	job.Packages, job.Log, job.Note = at.packages, limited(out.Log), out.Note
 	job.Files = s.spool(filepath.Join(dir, "output.parquet"))
 	if err := s.stageProjected(ctx, &job, withVariables(args.Inputs, m.Params, args.Params), u); err != nil {
