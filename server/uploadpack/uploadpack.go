@@ -150,6 +150,7 @@ func (c *conn) serveV2(ctx context.Context) error {
 		"fetch=shallow wait-for-done filter ref-in-want",
 		"server-option",
 		"object-format=sha1",
+		"object-info",
 	} {
 		_ = c.out.Line("%s", line) // the writer keeps its first error for flush
 	}
@@ -167,6 +168,8 @@ func (c *conn) serveV2(ctx context.Context) error {
 			err = c.lsRefs(ctx, args)
 		case "fetch":
 			err = c.fetchV2(ctx, args)
+		case "object-info":
+			err = c.objectInfo(ctx, args)
 		default:
 			err = requestErrorf("unknown command %q", clip(cmd))
 		}
