@@ -88,7 +88,7 @@ func (m *Manager) start(sh shape, w weight) (_ *box, err error) {
 		env = img.ahead
 	}
 	spec, err := img.spec(specParams{
-		in: in, scratch: filepath.Join(m.cfg.Dir, "empty"), nothing: filepath.Join(m.cfg.Dir, "nothing"), env: env,
+		in: in, nothing: filepath.Join(m.cfg.Dir, "nothing"), env: env,
 		pids: sh.pids, addressSpace: sh.addressSpace, fileSize: sh.fileSize,
 	})
 	if err != nil {

@@ -153,9 +153,6 @@ func (img *image) build() error {
 		case info.Mode()&fs.ModeSymlink != 0:
 			// A link such as /lib64 -> usr/lib64 is made again inside; what it
 			// points to is bound on its own.
-			if strings.HasPrefix(b, "/tmp/") {
-				return fmt.Errorf("interpreter: it is reached through the link %s, and a sandbox has a /tmp of its own; give its path without links", b)
-			}
 			target, err := os.Readlink(b)
 			if err != nil {
 				return fmt.Errorf("interpreter: %w", err)
@@ -189,8 +186,17 @@ func (img *image) build() error {
 			return fmt.Errorf("root directory: %w", err)
 		}
 	}
+	if err := os.Chmod(img.tmp(), 0o777|fs.ModeSticky); err != nil {
+		return fmt.Errorf("root directory: %w", err)
+	}
 	return nil
 }
+
+// tmp is the host directory below each sandbox's /tmp, whose changes go to a file
+// of the sandbox's own. It is the root's, which has the mount points and links of an
+// interpreter that is installed below /tmp: gVisor would make those that are
+// missing, in what all sandboxes see.
+func (img *image) tmp() string { return filepath.Join(img.root, "tmp") }
 
 // place puts a copy of an executable at path. A copy, because a hard link would
 // change under us when somebody rebuilds the binary in place.
@@ -215,7 +221,7 @@ func place(from, path string) error {
 
 // specParams are what differs from sandbox to sandbox of one image.
 type specParams struct {
-	in, scratch  string // host directories
+	in           string // host directory
 	nothing      string // host directory, empty
 	env          []string
 	pids         int
@@ -235,7 +241,7 @@ func (img *image) spec(p specParams) ([]byte, error) {
 	mounts := []specs.Mount{
 		{Type: "proc", Source: "proc", Destination: "/proc"},
 		{Type: "tmpfs", Source: "tmpfs", Destination: "/dev/shm", Options: []string{"nosuid", "nodev", "noexec", "mode=1777", "size=" + shmSize}},
-		bind(p.scratch, "/tmp", true),
+		bind(img.tmp(), "/tmp", true),
 		bind(p.in, inDir, false),
 	}
 	for _, b := range img.binds {

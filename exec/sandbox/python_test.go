@@ -125,6 +125,47 @@ func TestVirtualEnvironment(t *testing.T) {
 	}
 }
 
+// An interpreter may be installed below /tmp, and reached through a link there. A
+// sandbox's own /tmp then has the way to it, and nothing that was made at run time.
+func TestInterpreterBelowTmp(t *testing.T) {
+	base := interpreters(t)[0]
+	dir, err := os.MkdirTemp("/tmp", "headgate-interpreter-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	env, link := filepath.Join(dir, "venv"), filepath.Join(dir, "link")
+	if out, err := exec.Command(base.Path, "-m", "venv", "--without-pip", env).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if err := os.Symlink(env, link); err != nil {
+		t.Fatal(err)
+	}
+	found, err := Discover(context.Background(), []string{filepath.Join(link, "bin", "python")})
+	if err != nil || len(found) != 1 {
+		t.Fatalf("%+v, %v", found, err)
+	}
+	m := open(t, withPython(t, found...))
+	tmp := m.programs[program{kind: KindPython, python: found[0].Version}].tmp()
+	tree := func() (list []string) {
+		if err := filepath.WalkDir(tmp, func(path string, _ os.DirEntry, err error) error {
+			list = append(list, path)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return list
+	}
+	before := tree()
+	r := python(t, m, "import os, sys\nopen('/tmp/mine', 'w').close()\nout = os.path.realpath(sys.executable) != '', sorted(os.listdir('/tmp'))")
+	if want := "(True, ['" + filepath.Base(dir) + "', 'mine'])"; r.out() != want {
+		t.Errorf("a function sees %q, want %q; error %q", r.out(), want, r.userError())
+	}
+	if after := tree(); !slices.Equal(before, after) {
+		t.Errorf("the host's side of /tmp was %q and is %q", before, after)
+	}
+}
+
 // With packages of its own a function has these and the standard library: none
 // of what the server's interpreter, or the one below its virtual environment, has.
 func TestPackages(t *testing.T) {

@@ -63,7 +63,7 @@ func TestHostIsOutOfReach(t *testing.T) {
 		t.Errorf("through a link: %q, %q", r.out(), r.userError())
 	}
 	// The link that a program makes is in its sandbox, and nowhere else.
-	entries, err := os.ReadDir(filepath.Join(m.cfg.Dir, "empty"))
+	entries, err := os.ReadDir(m.programs[program{kind: KindWorker}].tmp())
 	if err != nil || len(entries) > 0 {
 		t.Errorf("host side of /tmp: %v, %v", entries, err)
 	}
@@ -213,8 +213,8 @@ func TestManyFilesAreTheProgramsOwnMemory(t *testing.T) {
 		n := 0
 		for tick := time.NewTicker(10 * time.Millisecond); ; {
 			entries, _ := os.ReadDir(filepath.Join(m.cfg.Dir, "scratch"))
-			empty, _ := os.ReadDir(filepath.Join(m.cfg.Dir, "empty"))
-			n = max(n, len(entries)+len(empty))
+			tmp, _ := os.ReadDir(m.programs[program{kind: KindWorker}].tmp())
+			n = max(n, len(entries)+len(tmp))
 			select {
 			case <-tick.C:
 			case <-stop:

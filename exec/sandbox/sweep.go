@@ -43,16 +43,12 @@ func (m *Manager) sweep() error {
 	for _, dir := range []struct {
 		name string
 		mode os.FileMode
-	}{{"boxes", 0o755}, {"runsc", 0o700}, {"scratch", 0o700}, {"empty", 0o1777}, {"nothing", 0o555}} {
+	}{{"boxes", 0o755}, {"runsc", 0o700}, {"scratch", 0o700}, {"nothing", 0o555}} {
 		path := filepath.Join(m.cfg.Dir, dir.name)
 		if err := os.MkdirAll(path, 0o755); err != nil {
 			return fmt.Errorf("state directory: %w", err)
 		}
-		mode := dir.mode & os.ModePerm
-		if dir.mode&0o1000 != 0 {
-			mode |= os.ModeSticky
-		}
-		if err := os.Chmod(path, mode); err != nil {
+		if err := os.Chmod(path, dir.mode); err != nil {
 			return fmt.Errorf("state directory: %w", err)
 		}
 	}
@@ -72,7 +68,7 @@ func (m *Manager) sweepFiles() error {
 		}
 	}
 	var errs []error
-	for _, name := range []string{"boxes", "runsc", "scratch", "empty", "nothing", "rootfs"} {
+	for _, name := range []string{"boxes", "runsc", "scratch", "nothing", "rootfs"} {
 		errs = append(errs, os.RemoveAll(filepath.Join(m.cfg.Dir, name)))
 	}
 	return errors.Join(errs...)

@@ -188,7 +188,7 @@ func (l *laboratory) look(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, dir := range []string{"", "sandbox", "sandbox/boxes", "sandbox/empty", "sandbox/scratch", "sandbox/rootfs"} {
+	for _, dir := range []string{"", "sandbox", "sandbox/boxes", "sandbox/scratch", "sandbox/rootfs", "sandbox/rootfs/worker/tmp"} {
 		entries, err := os.ReadDir(filepath.Join(l.dir, dir))
 		if err != nil {
 			t.Fatal(err)

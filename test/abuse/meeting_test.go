@@ -34,7 +34,7 @@ var meetingTries = []try{
 	{"meet another function by loopback", tcp("127.0.0.1", 4444), "ECONNREFUSED", []string{"connect 127.0.0.1:4444"}},
 	{"meet another function by an abstract socket", `socket.socket(socket.AF_UNIX).connect("\0meet")`, "ECONNREFUSED", []string{"connect unix:@meet"}},
 	{"meet another function by a socket in /tmp", `socket.socket(socket.AF_UNIX).connect("/tmp/meet.sock")`, "ENOENT", []string{"connect unix:/tmp/meet.sock"}},
-	{"meet another function by a file in /tmp", `return os.listdir("/tmp")`, `\[\]`, nil},
+	{"meet another function by a file in /tmp", `return [n for n in os.listdir("/tmp") if not (sys.prefix + " " + sys.base_prefix).count("/tmp/" + n + "/")]`, `\[\]`, nil},
 	{"meet another function by shared memory", `return os.listdir("/dev/shm")`, `\[\]`, nil},
 	{"meet another function by System V shared memory", `syscall(29, 4444, 1, 0)`, "ENOENT", nil},
 	{"meet another function by System V semaphores", `syscall(64, 4444, 1, 0)`, "ENOENT", nil},
