@@ -43,14 +43,19 @@ def last_failure() -> str:
     return _failures[-1] if _failures else ""
 
 
+def forget_failure() -> None:
+    """Make :func:`last_failure` return "" until an expectation is not met again."""
+    _failures.clear()
+
+
 def expect_column_accepted_values(table: Any, column_name: str, accepted_values: Sequence[Any]) -> bool:
     """Tell whether every value of the column is one of accepted_values. NULL is one only if None is among them."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    column = _column(table, column_name)
+    column = _one_zero(_column(table, column_name))
     try:
-        accepted = pa.array(list(accepted_values), type=column.type)
+        accepted = _one_zero(pa.array(list(accepted_values), type=column.type))
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, TypeError, OverflowError) as exc:
         raise TypeError(f"accepted_values are not of column {column_name!r}'s type {column.type}: {_line(exc)}") from exc
     try:
@@ -150,17 +155,37 @@ def _mean(table: Any, column_name: str, value: float, relation: str, holds: Call
         raise _unjudged(column_name, column, "averaged")
     if pa.types.is_integer(kind) or pa.types.is_float16(kind):
         column = column.cast(pa.float64(), safe=False)  # a sum of 64-bit integers would wrap around
-    mean = pc.mean(column).as_py()
+    mean = _decimal_mean(column, value) if pa.types.is_decimal(kind) else pc.mean(column).as_py()
     if mean is None:
         return _not_met(f"column {column_name!r} has no values, so no mean that is {relation} {value}")
     return holds(mean) or _not_met(f"the mean of column {column_name!r} is {mean}, not {relation} {value}")
+
+
+def _decimal_mean(column: Any, value: Any) -> Any:
+    """Return the mean, which pyarrow would round to the column's scale, and whose sum would wrap around.
+
+    It is a float where it is compared with one: 0.1 means Decimal("0.1") there.
+    """
+    import decimal
+
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    known = len(column) - column.null_count
+    if known == 0:
+        return None
+    total = pc.sum(column.cast(pa.decimal256(76, column.type.scale))).as_py()
+    with decimal.localcontext() as context:
+        context.prec = 100
+        mean = total / known
+    return float(mean) if isinstance(value, float) else mean
 
 
 def _counts(table: Any, column_name: str) -> "tuple[int, int]":
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    column = _column(table, column_name)
+    column = _one_zero(_column(table, column_name))
     try:
         return len(column), pc.count_distinct(column, mode="all").as_py()
     except pa.ArrowNotImplementedError as exc:
@@ -180,6 +205,16 @@ def _column(table: Any, name: str) -> Any:
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     return column
+
+
+def _one_zero(values: Any) -> Any:
+    """Return values in which -0.0 is 0.0: they are equal, which pyarrow's hashes do not know."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_float32(values.type) or pa.types.is_float64(values.type):
+        return pc.add(values, pa.scalar(0.0, values.type))
+    return values
 
 
 def _text(name: str, column: Any) -> Any:

@@ -6,6 +6,7 @@ import unittest
 import pyarrow as pa
 
 from headgate import standard_expectations as std
+from headgate._sandbox import run
 
 from .harness import Case
 
@@ -85,6 +86,32 @@ class OneColumn(unittest.TestCase):
         names = ("mean_greater_than", "mean_greater_or_equal_than", "mean_smaller_than", "mean_smaller_or_equal_than")
         for at, name in enumerate(names, start=2):
             self.holds(name, [(case[0], case[1], case[at]) for case in cases], 2)
+
+    def test_decimal_means_are_exact(self):
+        cents = column([decimal.Decimal("0.01"), decimal.Decimal("0.02"), None], pa.decimal128(5, 2))
+        self.assertIs(std.expect_column_mean_smaller_than(cents, "a", decimal.Decimal("0.0151")), True)
+        self.assertIs(std.expect_column_mean_greater_than(cents, "a", decimal.Decimal("0.0149")), True)
+        large = column([decimal.Decimal("9" * 38)] * 2, pa.decimal128(38, 0))
+        self.assertIs(std.expect_column_mean_greater_or_equal_than(large, "a", decimal.Decimal("9" * 38)), True)
+        tenths = column([decimal.Decimal("0.10")] * 3, pa.decimal128(5, 2))
+        self.assertIs(std.expect_column_mean_greater_or_equal_than(tenths, "a", 0.1), True)
+        self.assertIs(std.expect_column_mean_greater_than(tenths, "a", 0.1), False)
+        empty = column([None], pa.decimal128(5, 2))
+        self.assertIs(std.expect_column_mean_smaller_than(empty, "a", 1), False)
+
+    def test_zero_has_one_sign(self):
+        for kind in (pa.float32(), pa.float64()):
+            zeros = column([0.0, -0.0], kind)
+            self.assertIs(std.expect_column_all_unique(zeros, "a"), False)
+            self.assertIs(std.expect_column_not_unique(zeros, "a"), True)
+            self.assertIs(std.expect_column_accepted_values(zeros, "a", [0.0]), True)
+            self.assertIs(std.expect_column_accepted_values(zeros, "a", [-0.0]), True)
+
+    def test_a_reason_is_of_this_expectation(self):
+        std.expect_column_no_nulls(column([None], pa.int64()), "a")
+        self.assertNotEqual(std.last_failure(), "")
+        said = run.check(lambda: False, {}, "later", {})
+        self.assertEqual(said, {"name": "later", "violations": 1, "message": "later returned False"})
 
     def test_concatenation(self):
         def equal(a, b, target, separator=""):

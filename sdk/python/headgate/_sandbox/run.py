@@ -46,6 +46,7 @@ def expectation(order: Dict[str, Any], user_files: Dict[str, str]) -> Dict[str, 
 
 def check(function: Callable[..., Any], arguments: Dict[str, Any], name: str, user_files: Dict[str, str]) -> Dict[str, Any]:
     """Call an expectation and return the protocol's Check. What is no verdict is a UserError."""
+    standard_expectations.forget_failure()  # what another expectation of this process did not meet
     try:
         verdict = function(**arguments)
     except AssertionError as exc:
