@@ -102,6 +102,8 @@ class _Session:
             full = os.path.abspath(target)
             if not os.path.exists(full):
                 full = os.path.join(self.lake.root, target)
+            if not os.path.isfile(full):
+                raise UserError("data", f"there is no file {target} in the lake {self.lake.root}")
             path = os.path.relpath(full, self.lake.root).replace(os.sep, "/")
             there = [f for f in self.lake.functions() if f.path == path and python in ("", f.python)]
             if not there:

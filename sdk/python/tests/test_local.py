@@ -164,6 +164,7 @@ class OnALake(unittest.TestCase):
             ("far", (("least", "much"),)): "parameter 'least': 'much' is not a float such as 0.5",
             ("keyed", ()): "secret 'API_KEY' has no value",
             ("nothing", ()): "the lake has no model or expectation 'nothing' .it has enriched, ",
+            ("models/gone.py", ()): "there is no file models/gone.py in the lake ",
             ("models/more.py", ()): "models/more.py has several functions: far, keyed, some_are_far; name one",
             ("models/more.py:gone", ()): "models/more.py has no function 'gone'",
         }
