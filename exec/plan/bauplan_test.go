@@ -160,7 +160,7 @@ func TestProblemsOfPipelines(t *testing.T) {
 			yaml:     "parameters: {key: {type: vault}}",
 			declared: python(protocol.Declaration{Kind: "model", Inputs: []protocol.DeclaredInput{{Param: "a", Table: "trips", Filter: "a = $key OR b = $b"}}}),
 			want: "pipeline/models.py:4: a filter reads $key, which is a secret\n" +
-				"pipeline/models.py:4: a filter reads $b, but there is no parameter of that name",
+				"pipeline/models.py:4: a filter reads $b, but there is no parameter of that name; declare it in parameters of headgate.yaml",
 		},
 		"parameters of expectations": {
 			yaml:     "parameters: {a: {default: 1}}",

@@ -244,7 +244,11 @@ func (b *builder) unknownVariable(f *code, line int, who, name string) {
 		known = slices.AppendSeq(known, maps.Keys(f.project.params))
 	}
 	slices.Sort(known)
-	b.problem(f.Path, line, "%s reads $%s, but there is no parameter of that name%s", who, clip(name), spelling.DidYouMean(name, slices.Compact(known)))
+	next := spelling.DidYouMean(name, slices.Compact(known))
+	if next == "" {
+		next = "; declare it in parameters of headgate.yaml"
+	}
+	b.problem(f.Path, line, "%s reads $%s, but there is no parameter of that name%s", who, clip(name), next)
 }
 
 // sqlParams returns the parameters that a SQL file's header lists.
