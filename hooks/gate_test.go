@@ -180,6 +180,13 @@ func TestTipThatMovesDuringARunRefuses(t *testing.T) {
 	if g, err := trailer.Parse(c.Message); err != nil || g.PushedBy != "eve" {
 		t.Errorf("main is %+v (%v), want eve's", g, err)
 	}
+	run, rerr := r.lake.Runs.Get(rejected.Run)
+	r.must(rerr)
+	doc, rerr := RunJSON(r.Context(), r.lake, rejected.Run)
+	r.must(rerr)
+	if run.Gate != "" || strings.Contains(string(doc), `"gate":`) {
+		t.Errorf("a refused run names a gate commit: %q in the journal, and\n%s", run.Gate, doc)
+	}
 	r.boxes.during = nil
 	r.boxes.took(protocol.OpModel)
 	r.must(r.toMain(with(base(), "models/one.sql", "SELECT 1 FROM src")))
@@ -333,8 +340,8 @@ func TestRecovery(t *testing.T) {
 		}
 		for i := range 5 {
 			id := fmt.Sprintf("01J%d", i)
-			if got, err := r.lake.Runs.Get(id); err != nil || got.State != lake.Failed || got.Reason == "" {
-				t.Errorf("run %s is %+v (%v), want failed with a reason", id, got, err)
+			if got, err := r.lake.Runs.Get(id); err != nil || got.State != lake.Failed || got.Reason == "" || got.Gate != "" {
+				t.Errorf("run %s is %+v (%v), want failed with a reason and no gate commit", id, got, err)
 			}
 			if doc, err := RunJSON(t.Context(), r.lake, id); err != nil || !strings.Contains(string(doc), `"failed"`) {
 				t.Errorf("record of run %s: %s, %v", id, doc, err)

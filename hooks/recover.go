@@ -33,6 +33,7 @@ func (g *Gate) Recover(ctx context.Context, l *lake.Lake) error {
 		if published {
 			r.State = lake.Published
 		} else {
+			r.Gate = ""
 			r.State, r.Reason = lake.Failed, fmt.Sprintf("the server stopped while the run was %s; nothing was published, push again", r.State)
 			if err := g.recordFailed(ctx, l, r); err != nil {
 				return fmt.Errorf("recover run %s: %w", r.ID, err)

@@ -427,6 +427,7 @@ func (r *run) refuseSwap(ctx context.Context, err error) error {
 // refuse ends a run that does not publish: the state built so far and the record
 // become visible under refs/scratch and refs/runs, and the target is not touched.
 func (r *run) refuse(ctx context.Context, cause error) error {
+	r.journal.Gate, r.rec.Gate = "", "" // what was to be published was not
 	state := lake.Failed
 	var rejected *Rejection
 	if errors.As(cause, &rejected) {
