@@ -47,7 +47,7 @@ type figure struct {
 	Outside float64 `json:"outside"` // what it is held against; 0 if nothing
 	Unit    string  `json:"unit"`
 	Value   float64 `json:"value"` // what the target is for
-	Of      string  `json:"of"`    // what Value is: "difference", "ratio", "value"
+	Of      string  `json:"of"`    // what Value is: "difference", "ratio", "value", "rate" (a second)
 	Target  float64 `json:"target"`
 	AtLeast bool    `json:"at_least"` // the target is a lower bound
 	Met     bool    `json:"target_met"`
@@ -171,8 +171,11 @@ func (b *bench) print() {
 			outside = fmt.Sprintf("%.1f %s", f.Outside, f.Unit)
 		}
 		unit, sign := " "+f.Unit, "<="
-		if f.Of == "ratio" {
+		switch f.Of {
+		case "ratio":
 			unit = "x"
+		case "rate":
+			unit = "/s"
 		}
 		if f.AtLeast {
 			sign = ">="
