@@ -157,7 +157,7 @@ func (s *Store) loadPacks(ctx context.Context) error {
 	for _, id := range ids {
 		size, ok := sizes[packPrefix+id+packSuffix]
 		if !ok {
-			return fmt.Errorf("object store: pack %s has an index but no data", id)
+			return &PackError{id, errors.New("it has an index but no data")}
 		}
 		data, err := s.readKey(ctx, packPrefix+id+idxSuffix)
 		if err != nil {
@@ -165,10 +165,10 @@ func (s *Store) loadPacks(ctx context.Context) error {
 		}
 		entries, sum, err := pack.ParseIndex(data)
 		if err != nil {
-			return fmt.Errorf("object store: pack %s: %w", id, err)
+			return &PackError{id, err}
 		}
 		if sum.String() != id {
-			return fmt.Errorf("object store: pack %s has the index of pack %s", id, sum)
+			return &PackError{id, fmt.Errorf("it has the index of pack %s", sum)}
 		}
 		if err := s.addPack(id, entries, size); err != nil {
 			return err
@@ -187,6 +187,19 @@ func (s *Store) loadPacks(ctx context.Context) error {
 	}
 	return nil
 }
+
+// PackError says that a store cannot be opened because of a damaged pack.
+type PackError struct {
+	ID  string // the pack's checksum, which is its name
+	Err error
+}
+
+func (e *PackError) Error() string {
+	return fmt.Sprintf("object store: pack %s is damaged: %v", e.ID, e.Err)
+}
+
+// Unwrap returns what is wrong with the pack.
+func (e *PackError) Unwrap() error { return e.Err }
 
 func (s *Store) readKey(ctx context.Context, key string) ([]byte, error) {
 	rc, err := s.b.Get(ctx, key, 0, -1)
@@ -219,7 +232,7 @@ func (s *Store) addPack(id string, entries []pack.IndexEntry, size int64) error 
 		}
 		length := end - e.Offset
 		if length <= 0 || length > maxEntry {
-			return fmt.Errorf("object store: pack %s is damaged: its length does not fit its index", id)
+			return &PackError{id, errors.New("its length does not fit its index")}
 		}
 		if _, ok := s.small[e.OID]; !ok {
 			s.small[e.OID] = location{pf, e.Offset, uint32(length), e.CRC}

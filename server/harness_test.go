@@ -123,6 +123,7 @@ type site struct {
 	lakes   *lake.Directory
 	server  *server.Server
 	keyFile string
+	data    string // the server's directory
 	home    string
 	addr    string
 	log     *lockedBuffer
@@ -151,6 +152,7 @@ func newSite(t *testing.T, tweak ...func(*server.Config)) *site {
 	s := &site{t: t, gate: &acceptAll{}, home: t.TempDir(), log: &lockedBuffer{}}
 	log := slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	data := t.TempDir()
+	s.data = data
 	s.keyFile = filepath.Join(data, "authorized_keys")
 	admin, user := s.newKey("admin"), s.newKey("user")
 	s.write(s.keyFile, `user="root",admin `+admin+` r@x`+"\n"+user+" ada@laptop\n")

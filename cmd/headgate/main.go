@@ -44,6 +44,7 @@ type cli struct {
 	Query   queryCmd   `cmd:"" help:"Ask a checkout's tables by SQL."`
 	Log     logCmd     `cmd:"" help:"Show what was published, and what each table was made from."`
 	Replay  replayCmd  `cmd:"" help:"Run the models of a gate commit again, and compare what they give with what it says."`
+	Fsck    fsckCmd    `cmd:"" help:"Check every byte of a server's lakes."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
 
@@ -102,12 +103,16 @@ func run(ctx context.Context, args []string, std streams) (code int) {
 	}
 	err = parsed.Run()
 	var usage *usageError
+	var faults *faultsError
 	switch {
 	case err == nil:
 		return exitOK
 	case errors.As(err, &usage):
 		fmt.Fprintf(std.err, "headgate: %v\nSee: headgate %s --help\n", err, parsed.Selected().Name)
 		return exitUsage
+	case errors.As(err, &faults):
+		fmt.Fprintf(std.err, "headgate: %v\n", err)
+		return exitFaults
 	case ctx.Err() != nil:
 		fmt.Fprintln(std.err, "headgate: interrupted; nothing was changed")
 		return exitFailed

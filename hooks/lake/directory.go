@@ -176,8 +176,11 @@ func (d *Directory) Remove(_ context.Context, n Name) error {
 }
 
 // List returns the names of all lakes, sorted.
-func (d *Directory) List(context.Context) ([]Name, error) {
-	entries, err := os.ReadDir(d.root)
+func (d *Directory) List(context.Context) ([]Name, error) { return ListNames(d.root) }
+
+// ListNames returns the names of all lakes in a directory that need not be open, sorted.
+func ListNames(root string) ([]Name, error) {
+	entries, err := os.ReadDir(root)
 	if err != nil {
 		return nil, err
 	}
