@@ -15,14 +15,19 @@ import (
 	"github.com/headgate/headgate/hooks/lake"
 	"github.com/headgate/headgate/hooks/mask"
 	"github.com/headgate/headgate/hooks/policy"
+	"github.com/headgate/headgate/objects/gitobj"
 	"github.com/headgate/headgate/refs"
 )
 
 // resolveSecrets opens the secrets that the plan's models ask for and may have.
 // It returns what is wrong, one sentence each.
 func (r *run) resolveSecrets(ctx context.Context) (wrong []string, err error) {
-	if wrong := r.changedSecrets(); wrong != "" {
-		return []string{wrong}, nil
+	changed, err := r.changedSecrets(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if changed != "" {
+		return []string{changed}, nil
 	}
 	asked := make(map[string]bool)
 	for _, m := range r.plan.Models {
@@ -73,18 +78,32 @@ func (r *run) resolveSecrets(ctx context.Context) (wrong []string, err error) {
 // changedSecrets says why a proposal may not change who gets secrets. The policy
 // of main decides that, so without this rule a first push could grant what a
 // second one takes.
-func (r *run) changedSecrets() string {
+func (r *run) changedSecrets(ctx context.Context) (string, error) {
 	if r.target != mainRef || r.who.Admin {
-		return ""
+		return "", nil
 	}
 	var now map[string]policy.Secret
 	if !r.old.IsZero() {
-		now = r.policy.Secrets
+		tip, err := readCommit(ctx, r.q, r.old)
+		if err != nil {
+			return "", err
+		}
+		if r.gate.isMainsGateCommit(tip) {
+			now = r.policy.Secrets
+		}
 	}
 	if sameSecrets(now, r.next.Secrets) {
-		return ""
+		return "", nil
 	}
-	return fmt.Sprintf("%s: only an administrator may change secrets, that is, who gets them; you are %s", PolicyFile, r.who.Name)
+	return fmt.Sprintf("%s: only an administrator may change secrets, that is, who gets them; you are %s", PolicyFile, r.who.Name), nil
+}
+
+// isMainsGateCommit tells whether a run on main made the commit. Only what such
+// runs passed on from each other is an administrator's grant: while main has no
+// gate, anybody may push a policy to it, or the gate commit of another branch. No
+// branch's name holds a colon, so none can be taken for main.
+func (g *Gate) isMainsGateCommit(c *gitobj.Commit) bool {
+	return strings.HasPrefix(c.Message, "Publish to "+policy.MainBranch+": ") && g.isGateCommit(c)
 }
 
 func sameSecrets(a, b map[string]policy.Secret) bool {
@@ -100,7 +119,8 @@ func sameSecrets(a, b map[string]policy.Secret) bool {
 
 // secretsGiven returns what says whether a model gets a secret: the policy at the
 // target's tip and the one at main's must both name it. What a branch without a
-// gate says of itself is anybody's word, and so is main's where main has no gate.
+// gate says of itself is anybody's word, and so is main's where main has no gate
+// or no run of its own made the tip.
 func (r *run) secretsGiven(ctx context.Context) (func(secret, model string) bool, error) {
 	never := func(string, string) bool { return false }
 	tip, err := r.lake.Refs.Get(ctx, mainRef)
@@ -109,6 +129,13 @@ func (r *run) secretsGiven(ctx context.Context) (func(secret, model string) bool
 	}
 	if err != nil {
 		return nil, err
+	}
+	commit, err := readCommit(ctx, r.q, tip)
+	if err != nil {
+		return nil, fmt.Errorf("tip of main: %w", err)
+	}
+	if !r.gate.isMainsGateCommit(commit) {
+		return never, nil
 	}
 	main, err := policyAt(ctx, r.q, tip)
 	var bad *policy.Error
