@@ -46,7 +46,7 @@ type Record struct {
 	Models       []ModelRecord       `json:"models"`
 	Verifiers    []VerifierRecord    `json:"verifiers"`
 
-	logs     map[string][]byte      // by function name
+	logs     map[string][]byte      // by path in the record
 	failures map[string]objects.OID // by file name
 }
 
@@ -207,9 +207,22 @@ func (rec *Record) environment(p exec.Prepared) {
 	rec.Environments = append(rec.Environments, e)
 }
 
+// log files what a function said. A model and a verifier may have one name, and
+// names that differ may be one as files.
 func (rec *Record) log(name string, text []byte) {
 	if len(text) > 0 {
-		rec.logs[name] = bytes.Clone(text)
+		rec.logs[untaken(rec.logs, "logs/", name, ".log")] = bytes.Clone(text)
+	}
+}
+
+// untaken returns a path for what a function left that nothing else has.
+func untaken[T any](taken map[string]T, dir, name, ext string) string {
+	path := dir + fileName(name) + ext
+	for n := 2; ; n++ {
+		if _, ok := taken[path]; !ok {
+			return path
+		}
+		path = fmt.Sprintf("%s%s-%d%s", dir, fileName(name), n, ext)
 	}
 }
 
@@ -226,14 +239,9 @@ func fileName(name string) string {
 
 // failure files a verifier's violating rows and returns their path in the record.
 func (rec *Record) failure(name string, rows objects.OID) string {
-	path := "failures/" + fileName(name) + ".parquet"
-	for n := 2; ; n++ {
-		if _, taken := rec.failures[path]; !taken {
-			rec.failures[path] = rows
-			return path
-		}
-		path = fmt.Sprintf("failures/%s-%d.parquet", fileName(name), n)
-	}
+	path := untaken(rec.failures, "failures/", name, ".parquet")
+	rec.failures[path] = rows
+	return path
 }
 
 // sorted puts concurrent functions into an order that does not depend on time.
@@ -305,8 +313,8 @@ func (r *run) writeRecord(ctx context.Context, final lake.State) (objects.OID, e
 	if err := put("run.json", append(doc, '\n')); err != nil {
 		return objects.OID{}, err
 	}
-	for name, text := range r.rec.logs {
-		if err := put("logs/"+fileName(name)+".log", text); err != nil {
+	for path, text := range r.rec.logs {
+		if err := put(path, text); err != nil {
 			return objects.OID{}, err
 		}
 	}

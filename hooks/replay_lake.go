@@ -8,6 +8,7 @@ import (
 	"github.com/oklog/ulid/v2"
 
 	"github.com/headgate/headgate/hooks/lake"
+	"github.com/headgate/headgate/hooks/trailer"
 	"github.com/headgate/headgate/objects"
 )
 
@@ -21,13 +22,21 @@ type ReplayQuestion struct {
 
 // Replay replays a gate commit of the lake on the server, within its budget of
 // sandboxes and with nothing from the action cache. What the models give is
-// thrown away. Errors for the asker are *QueryError.
+// thrown away. Errors for the asker are *QueryError. Only what this server's gate
+// signed is replayed here: what a forged message names was held against no policy.
 func (g *Gate) Replay(ctx context.Context, l *lake.Lake, q ReplayQuestion) (*ReplayReport, error) {
 	g.runs.Add(1)
 	defer g.runs.Done()
 	commit, err := gateCommitOf(ctx, l, q.Of)
 	if err != nil {
 		return nil, err
+	}
+	c, err := readCommit(ctx, l.Objects, commit)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := trailer.Parse(c.Message); !errors.Is(err, trailer.ErrNotGate) && g.cfg.Signer.Verify(c) != nil {
+		return nil, &QueryError{fmt.Sprintf("commit %s has the lineage of a gate commit and not the signature of this server's gate; headgate replay, on a clone of yours, says what is true of it", short(commit))}
 	}
 	quarantine, err := l.Objects.Quarantine()
 	if err != nil {

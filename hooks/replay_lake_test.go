@@ -34,6 +34,7 @@ func TestReplayOnTheServer(t *testing.T) {
 		"nowhere":                            `no branch, tag or ref "nowhere"`,
 		strings.Repeat("ab", 20):             "there is no commit",
 		mustCommit(t, r).Parents[1].String(): "it is no gate commit",
+		r.forge(nil, func(m string) string { return strings.Replace(m, "rows=1", "rows=2", 1) }).String(): "not the signature of this server's gate",
 	} {
 		var asked *QueryError
 		if _, err := r.gate.Replay(t.Context(), r.lake, ReplayQuestion{Of: of}); !errors.As(err, &asked) || !strings.Contains(asked.Text, want) {

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/headgate/headgate/exec"
@@ -207,8 +208,16 @@ func (r *run) concealVerdict(d *exec.Verdict) {
 	r.concealUsage(&d.Usage)
 	for _, row := range d.Sample {
 		for column, v := range row {
-			if text, ok := v.(string); ok && strings.TrimSpace(text) != "" {
-				row[column] = r.hide.Text(text)
+			// A number may be a secret too: one of digits, in a column of numbers.
+			text := fmt.Sprint(v)
+			if f, ok := v.(float64); ok {
+				text = strconv.FormatFloat(f, 'f', -1, 64)
+			}
+			if v == nil || strings.TrimSpace(text) == "" {
+				continue
+			}
+			if hidden := r.hide.Text(text); hidden != text {
+				row[column] = hidden
 			}
 		}
 	}
