@@ -3,7 +3,6 @@ package sandbox
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -231,13 +230,6 @@ func TestNewSaysWhatIsMissing(t *testing.T) {
 		"wrong SDK": {func(c *Config) {
 			c.Interpreters, c.PythonSDK = []Interpreter{{Version: "3.11"}}, t.TempDir()
 		}, "no package headgate"},
-		"link in /tmp": {func(c *Config) {
-			link := filepath.Join(c.Dir, "link")
-			if err := errors.Join(os.MkdirAll(c.Dir, 0o755), os.Symlink("/usr", link)); err != nil {
-				t.Fatal(err)
-			}
-			c.Interpreters, c.PythonSDK = []Interpreter{{Version: "3.11", Paths: []string{link}}}, filepath.Join("testdata", "sdk")
-		}, "without links"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := quiet(t)
