@@ -105,6 +105,9 @@ func (m *Manager) start(sh shape, w weight) (_ *box, err error) {
 			b.group = &group{}
 			return nil, err
 		}
+		if err := b.group.limitMemory(bootMemory); err != nil {
+			return nil, err
+		}
 		if err := b.group.setWeight(w); err != nil {
 			return nil, err
 		}

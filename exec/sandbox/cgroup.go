@@ -23,6 +23,9 @@ const (
 	// sandboxMemory is what gVisor itself needs on top of the program: kernel,
 	// gofer and the runsc parent, measured at 16 to 25 MB.
 	sandboxMemory = 48 << 20
+	// bootMemory is what a program may take before its order comes with limits of
+	// its own: a package that is imported ahead of time is foreign code, too.
+	bootMemory = 1 << 30
 	// hostTasks is the backstop on the tasks of one sandbox as the host sees them,
 	// far above what RLIMIT_NPROC lets a program have: hitting it kills the sentry.
 	hostTasks = 8192
@@ -314,25 +317,41 @@ func (g *group) limit(l Limits) error {
 	if len(g.dirs) == 0 {
 		return nil // rootless: RLIMIT_AS and RLIMIT_NPROC inside
 	}
-	memory := strconv.FormatInt(l.Memory+sandboxMemory, 10)
 	quota := strconv.FormatInt(max(1000, int64(l.CPUs*cpuPeriod)), 10)
-	if err := g.set(
-		pair{"memory.limit_in_bytes", "memory.max", memory},
-		pair{"", "memory.oom.group", "1"},
-		pair{"cpu.cfs_period_us", "", strconv.Itoa(cpuPeriod)},
-		pair{"cpu.cfs_quota_us", "cpu.max", map[bool]string{false: quota, true: fmt.Sprintf("%s %d", quota, cpuPeriod)}[g.v2]},
-	); err != nil {
+	if err := g.limitMemory(l.Memory); err != nil {
 		return err
 	}
-	// Swap accounting is a kernel option; without it there is nothing to set.
-	for name, value := range map[string]string{"memory.memsw.limit_in_bytes": memory, "memory.swap.max": "0"} {
-		if path, ok := g.file(name); ok {
-			if err := os.WriteFile(path, []byte(value), 0o644); err != nil {
-				return fmt.Errorf("limit the sandbox: %w", err)
-			}
-		}
+	return g.set(
+		pair{"cpu.cfs_period_us", "", strconv.Itoa(cpuPeriod)},
+		pair{"cpu.cfs_quota_us", "cpu.max", map[bool]string{false: quota, true: fmt.Sprintf("%s %d", quota, cpuPeriod)}[g.v2]},
+	)
+}
+
+// limitMemory limits what the program may use, and may be called again.
+func (g *group) limitMemory(n int64) error {
+	if len(g.dirs) == 0 {
+		return nil // see limit
 	}
-	return nil
+	memory := strconv.FormatInt(n+sandboxMemory, 10)
+	// Swap accounting is a kernel option; without it there is nothing to set.
+	optional := func(name, value string) error {
+		path, ok := g.file(name)
+		if !ok {
+			return nil
+		}
+		if err := os.WriteFile(path, []byte(value), 0o644); err != nil {
+			return fmt.Errorf("limit the sandbox: %w", err)
+		}
+		return nil
+	}
+	// In version 1 memory cannot rise above the limit of memory and swap together.
+	if err := optional("memory.memsw.limit_in_bytes", "-1"); err != nil {
+		return err
+	}
+	if err := g.set(pair{"memory.limit_in_bytes", "memory.max", memory}, pair{"", "memory.oom.group", "1"}); err != nil {
+		return err
+	}
+	return errors.Join(optional("memory.memsw.limit_in_bytes", memory), optional("memory.swap.max", "0"))
 }
 
 func (g *group) setWeight(w weight) error {

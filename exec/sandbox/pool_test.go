@@ -3,6 +3,7 @@ package sandbox
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -194,6 +195,45 @@ func TestWarmSandboxHasItsLimits(t *testing.T) {
 		r, err = do(t, m, Job{Order: &protocol.Order{SQL: "disk 20"}, Limits: lim})
 		if err != nil || r.Answer == nil || r.out() != fmt.Sprint(lim.FileSize>>20) || !strings.Contains(r.userError(), "file too large") {
 			t.Errorf("limit of %d bytes: wrote %s MiB, %q, %v", lim.FileSize, r.out(), r.userError(), err)
+		}
+	}
+}
+
+// What a package does when it is imported ahead of time has a limit, too.
+func TestWaitingSandboxHasLittleMemory(t *testing.T) {
+	in := interpreters(t)[0]
+	cfg := withPython(t, in)
+	cfg.WarmPython = 1
+	m := open(t, cfg)
+	if m.rootless {
+		t.Skip("without root, memory is limited by address space from the start")
+	}
+	packages := t.TempDir()
+	greedy := fmt.Sprintf("held = b'x' * %d\n", bootMemory+100<<20)
+	if err := os.WriteFile(filepath.Join(packages, "sitecustomize.py"), []byte(greedy), 0o444); err != nil {
+		t.Fatal(err)
+	}
+	job := Job{Kind: KindPython, Packages: packages, Order: &protocol.Order{SQL: "import sitecustomize\nout = len(sitecustomize.held)"}}
+	// The function's own limit is larger.
+	if r, err := do(t, m, job); err != nil || r.Answer == nil || r.out() != fmt.Sprint(bootMemory+100<<20) {
+		t.Fatalf("%+v, %v", r.Report, err)
+	}
+	prog, err := m.program(job)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		m.mu.Lock()
+		s := m.shelves[m.shapeOf(prog, DefaultLimits)]
+		failed, waits := !s.failed.IsZero(), len(s.boxes) > 0 && s.boxes[0].isReady()
+		m.mu.Unlock()
+		switch {
+		case waits:
+			t.Fatal("a sandbox waits with more memory than one may have")
+		case failed:
+			return
+		case time.Now().After(deadline):
+			t.Fatal("no sandbox was started ahead of time")
 		}
 	}
 }
