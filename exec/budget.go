@@ -62,7 +62,7 @@ type scheduler struct {
 	mu       sync.Mutex
 	free     amount
 	sessions map[*Session]*account
-	turn     int64 // counts starts
+	turn     int64 // rises by two with each start
 }
 
 // account is what one session uses and waits for; it exists as long as either.
@@ -95,7 +95,7 @@ func (sc *scheduler) acquire(ctx context.Context, s *Session, need amount) (rele
 	sc.mu.Lock()
 	a := sc.sessions[s]
 	if a == nil {
-		a = &account{}
+		a = &account{served: sc.turn - 1} // before who was served last, behind who waits longer
 		sc.sessions[s] = a
 	}
 	a.waiting = append(a.waiting, w)
@@ -153,10 +153,11 @@ func (sc *scheduler) startOne() bool {
 			queue = append(queue, a)
 		}
 	}
+	passed := func(a *account) int { return min(a.waiting[0].overtaken, maxOvertaken) / maxOvertaken }
 	slices.SortFunc(queue, func(a, b *account) int {
-		return cmp.Or(cmp.Compare(sc.share(a.used), sc.share(b.used)), cmp.Compare(a.served, b.served))
+		return cmp.Or(cmp.Compare(passed(b), passed(a)), cmp.Compare(sc.share(a.used), sc.share(b.used)), cmp.Compare(a.served, b.served))
 	})
-	for i, a := range queue {
+	for _, a := range queue {
 		w := a.waiting[0]
 		if !w.fitsIn(sc.free) {
 			if w.overtaken >= maxOvertaken {
@@ -164,10 +165,13 @@ func (sc *scheduler) startOne() bool {
 			}
 			continue
 		}
-		for _, before := range queue[:i] {
-			before.waiting[0].overtaken++
+		// Those behind it count, too: whoever comes next may again use less than they.
+		for _, o := range queue {
+			if !o.waiting[0].fitsIn(sc.free) {
+				o.waiting[0].overtaken++
+			}
 		}
-		sc.turn++
+		sc.turn += 2
 		a.waiting, a.served, a.used = a.waiting[1:], sc.turn, a.used.plus(w.amount)
 		sc.free = sc.free.minus(w.amount)
 		w.started = true

@@ -175,6 +175,70 @@ func TestALargeJobDoesNotStarve(t *testing.T) {
 	st.wg.Wait()
 }
 
+// Runs that come and go use less than one that has a function running.
+func TestALargeJobDoesNotStarveBehindNewRuns(t *testing.T) {
+	sc := newScheduler(Budget{CPUs: 3, Memory: 100})
+	one := amount{milliCPUs: 1000, memory: 1}
+	take := func(s *Session, need amount) <-chan func() {
+		got := make(chan func(), 1)
+		go func() {
+			release, err := sc.acquire(t.Context(), s, need)
+			if err != nil {
+				t.Error(err)
+			}
+			got <- release
+		}()
+		return got
+	}
+	now := func(got <-chan func()) func() {
+		t.Helper()
+		select {
+		case release := <-got:
+			return release
+		case <-time.After(within):
+			t.Fatal("a job does not start")
+			return nil
+		}
+	}
+	large := new(Session)
+	own, small := now(take(large, one)), now(take(new(Session), one))
+	waits := take(large, amount{milliCPUs: 2000, memory: 1})
+	queued(t, sc, 1)
+	for range maxOvertaken {
+		next := now(take(new(Session), one)) // beside the two that run
+		small()
+		small = next
+	}
+	last := take(new(Session), one)
+	queued(t, sc, 2) // there is room for it, and it waits: the large one is next
+	small()
+	release := now(waits)
+	own()
+	now(last)()
+	release()
+	if sc.free != sc.total || len(sc.sessions) != 0 {
+		t.Errorf("%+v of %+v is free at the end, %d sessions are left", sc.free, sc.total, len(sc.sessions))
+	}
+}
+
+// A run that was served before waits no longer than one that has just come.
+func TestWhoCameFirstIsServedFirst(t *testing.T) {
+	st := newStarter(t, Budget{CPUs: 1, Memory: 100})
+	old, other := st.rt.Session(nil, nil, Options{}), st.rt.Session(nil, nil, Options{})
+	st.start(old, job("old", 1, 1), 0)
+	st.start(old, job("old", 1, 1), 1)
+	st.start(other, job("other", 1, 1), 2)
+	st.boxes.end <- struct{}{}
+	await(t, st.boxes.begun, "other") // which used nothing
+	st.start(st.rt.Session(nil, nil, Options{}), job("new", 1, 1), 2)
+	st.boxes.end <- struct{}{}
+	await(t, st.boxes.begun, "old")
+	st.boxes.end <- struct{}{}
+	await(t, st.boxes.begun, "new")
+	st.boxes.end <- struct{}{}
+	st.wg.Wait()
+}
+
 func TestWhatCannotFitIsRefused(t *testing.T) {
 	rt := New(newCounted(), Environments{}, Budget{CPUs: 2, Memory: 1 << 30}, slog.New(slog.DiscardHandler))
 	s := rt.Session(nil, nil, Options{Limits: sandbox.Limits{CPUs: 8, Memory: 8 << 30}})
