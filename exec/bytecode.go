@@ -52,7 +52,7 @@ func (s *Session) compile(ctx context.Context, python, root string) error {
 	}
 	order := &protocol.Order{Op: protocol.OpCompile, Path: inputRoot + "modules"}
 	// An environment is shared, so that one lake's small limits must not decide it.
-	lim := s.limits(plan.Resources{Memory: compileMemory, Timeout: compileTimeout})
+	lim := s.limits(plan.Resources{Memory: compileMemory, Timeout: compileTimeout, CPUs: sandbox.DefaultLimits.CPUs, Pids: sandbox.DefaultLimits.Pids})
 	lim.Memory, lim.Output = min(lim.Memory, s.rt.budget.Memory), compileOutput
 	job := s.job(sandbox.KindPython, python, lim, order)
 	for i, rel := range modules {
@@ -108,10 +108,12 @@ func modulesBelow(root string) ([]string, error) {
 // writeBytecode puts the bytecode of a module where Python looks for it.
 func writeBytecode(module, tag string, r io.Reader) error {
 	dir := filepath.Join(filepath.Dir(module), "__pycache__")
-	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	if err := os.Chmod(dir, 0o755); err != nil { // whatever the umask is
+	switch err := os.Mkdir(dir, 0o755); {
+	case err == nil:
+		if err := os.Chmod(dir, 0o755); err != nil { // whatever the umask is
+			return err
+		}
+	case !errors.Is(err, fs.ErrExist): // what is there may be a wheel's own file: it must not change
 		return err
 	}
 	name := strings.TrimSuffix(filepath.Base(module), ".py") + "." + tag + ".pyc"

@@ -60,7 +60,7 @@ func TestBytecodeIsPutBesideItsModules(t *testing.T) {
 		box := &compiler{names: c.names}
 		rt := New(box, Environments{Python: []Python{{Version: "3.11", Exact: "cpython-311 3.11.7 (main)"}}}, Budget{CPUs: 1, Memory: 4 << 30}, slog.New(slog.DiscardHandler))
 		s := rt.Session(nil, nil, Options{
-			Limits: sandbox.Limits{Memory: 64 << 20, CPUs: 1, Timeout: time.Second}, Ceiling: sandbox.Limits{Memory: 8 << 30, CPUs: 1, Timeout: time.Hour},
+			Limits: sandbox.Limits{Memory: 64 << 20, CPUs: 0.1, Timeout: time.Second, Pids: 8}, Ceiling: sandbox.Limits{Memory: 8 << 30, CPUs: 1, Timeout: time.Hour, Pids: 256},
 		})
 		if err := s.compile(t.Context(), "3.11", root); err != nil {
 			t.Fatal(err)
@@ -68,7 +68,7 @@ func TestBytecodeIsPutBesideItsModules(t *testing.T) {
 		if want := []string{"/env/a/__init__.py", "/env/a/b.py", "/env/top.py"}; !slices.Equal(box.order.Files, want) {
 			t.Errorf("compiled %q, want %q", box.order.Files, want)
 		}
-		if box.limits.Memory != 1<<30 || box.limits.Timeout != 10*time.Minute {
+		if box.limits.CPUs != 1 || box.limits.Pids != 256 || box.limits.Memory != 1<<30 || box.limits.Timeout != 10*time.Minute {
 			t.Errorf("compiled under the limits of one lake: %+v", box.limits)
 		}
 		if !slices.Equal(box.bad, c.bad) {
@@ -86,5 +86,21 @@ func TestBytecodeIsPutBesideItsModules(t *testing.T) {
 		if err != nil || !slices.Equal(got, c.want) {
 			t.Errorf("%q: bytecode %q, want %q, %v", c.names, got, c.want, err)
 		}
+	}
+}
+
+// What is at the place of a directory of bytecode is a wheel's own file, with the
+// inode that all environments share.
+func TestBytecodeLeavesFilesOfWheels(t *testing.T) {
+	root := t.TempDir()
+	file := filepath.Join(root, "__pycache__")
+	if err := os.WriteFile(file, nil, 0o444); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeBytecode(filepath.Join(root, "a.py"), "cpython-311", strings.NewReader("code")); err == nil {
+		t.Error("bytecode in a file")
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode() != 0o444 {
+		t.Errorf("%v, %v", info.Mode(), err)
 	}
 }
