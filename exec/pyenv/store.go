@@ -34,8 +34,16 @@ type Store struct {
 	lock *os.File // on tmp, held as long as the process lives
 	uv   *UV
 
+	most int64 // bytes of all wheels of an environment
+
 	mu     sync.Mutex
-	making map[string]*sync.Mutex // by what is made
+	making map[string]*making // by what is made, as long as somebody makes it or waits
+}
+
+// making is the right to make something.
+type making struct {
+	turn  chan struct{} // full while somebody has it
+	users int           // who have it or wait for it
 }
 
 // OpenStore opens or creates the store in dir, which must be on one file system,
@@ -52,11 +60,19 @@ func OpenStore(dir string, uv *UV) (*Store, error) {
 		}
 	}
 	uv.Cache = filepath.Join(dir, "uv")
-	s := &Store{dir: dir, uv: uv, making: make(map[string]*sync.Mutex)}
+	s := &Store{dir: dir, uv: uv, most: maxEnvironment, making: make(map[string]*making)}
+	// Nobody may sweep a directory that its process has made and not yet locked.
+	all, err := os.Open(filepath.Join(dir, "tmp"))
+	if err != nil {
+		return nil, err
+	}
+	defer all.Close()
+	if err := unix.Flock(int(all.Fd()), unix.LOCK_EX); err != nil {
+		return nil, err
+	}
 	if err := s.sweep(); err != nil {
 		return nil, err
 	}
-	var err error
 	if s.tmp, err = os.MkdirTemp(filepath.Join(dir, "tmp"), "process-"); err != nil {
 		return nil, err
 	}
@@ -131,9 +147,12 @@ func (s *Store) Make(ctx context.Context, e *Environment, finish func(root strin
 	if dir := s.Ready(e); dir != "" {
 		return Made{Dir: dir}, nil
 	}
-	done := s.hold("env " + e.Digest())
-	defer done()
 	made := Made{Dir: s.envDir(e)}
+	done, err := s.hold(ctx, "env "+e.Digest())
+	if err != nil {
+		return made, err
+	}
+	defer done()
 	if s.Ready(e) != "" {
 		return made, nil
 	}
@@ -150,10 +169,11 @@ func (s *Store) Make(ctx context.Context, e *Environment, finish func(root strin
 	if err != nil {
 		return made, err
 	}
+	large := refusef("%s needs wheels of more than %d MiB together, which is the limit", e.Spec, s.most>>20)
 	var total int64
 	for _, f := range at {
-		if total += f.Size; total > maxEnvironment {
-			return made, refusef("%s needs wheels of more than %d GiB together, which is the limit", e.Spec, maxEnvironment>>30)
+		if total += f.Size; total > s.most {
+			return made, large
 		}
 	}
 	var mu sync.Mutex
@@ -168,36 +188,56 @@ func (s *Store) Make(ctx context.Context, e *Environment, finish func(root strin
 				made.Wheels++
 				made.Bytes += n
 			}
+			if err == nil && made.Bytes > s.most { // the index need not tell sizes
+				err = large
+			}
 			return err
 		})
 	}
 	if err := fetching.Wait(); err != nil {
 		return made, err
 	}
-	if err := s.compose(e, finish); err != nil {
+	if err := s.compose(ctx, e, finish); err != nil {
 		return made, err
 	}
 	return made, os.WriteFile(s.lockedFile(e), nil, 0o644)
 }
 
-// hold gives the caller alone the right to make name, until it calls done.
-func (s *Store) hold(name string) (done func()) {
+// hold gives the caller alone the right to make name, until it calls done. It
+// fails when ctx ends before that.
+func (s *Store) hold(ctx context.Context, name string) (done func(), err error) {
 	s.mu.Lock()
 	m := s.making[name]
 	if m == nil {
-		m = new(sync.Mutex)
+		m = &making{turn: make(chan struct{}, 1)}
 		s.making[name] = m
 	}
+	m.users++
 	s.mu.Unlock()
-	m.Lock()
-	return m.Unlock
+	leave := func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if m.users--; m.users == 0 {
+			delete(s.making, name)
+		}
+	}
+	select {
+	case m.turn <- struct{}{}:
+		return func() { <-m.turn; leave() }, nil
+	case <-ctx.Done():
+		leave()
+		return nil, ctx.Err()
+	}
 }
 
 func (s *Store) wheelDir(w Wheel) string { return filepath.Join(s.dir, "wheels", w.SHA256) }
 
 // wheel makes sure that a wheel is unpacked, and returns how many bytes it had to fetch.
 func (s *Store) wheel(ctx context.Context, f found) (int64, error) {
-	done := s.hold("wheel " + f.SHA256)
+	done, err := s.hold(ctx, "wheel "+f.SHA256)
+	if err != nil {
+		return 0, err
+	}
 	defer done()
 	dir := s.wheelDir(f.Wheel)
 	if _, err := os.Stat(dir); err == nil {
@@ -214,7 +254,7 @@ func (s *Store) wheel(ctx context.Context, f found) (int64, error) {
 		return n, err
 	}
 	root := filepath.Join(tmp, "root")
-	if err := unpackFile(file, f.Package, root); err != nil {
+	if err := unpackFile(ctx, file, f.Package, root); err != nil {
 		var bad *Error
 		if errors.As(err, &bad) {
 			return n, refusef("wheel %s %s", f.File, bad.Text)
@@ -247,7 +287,7 @@ func (s *Store) publish(root, dir string) error {
 	return errors.Join(parent.Sync(), parent.Close())
 }
 
-func unpackFile(file, pkg, root string) error {
+func unpackFile(ctx context.Context, file, pkg, root string) error {
 	f, err := os.Open(file)
 	if err != nil {
 		return err
@@ -262,6 +302,9 @@ func unpackFile(file, pkg, root string) error {
 	}
 	made := map[string]bool{root: true}
 	return unpack(f, info.Size(), pkg, wheelBounds, func(name string) (io.WriteCloser, error) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		path := filepath.Join(root, filepath.FromSlash(name))
 		if err := makeDirs(filepath.Dir(path), made); err != nil {
 			return nil, err
@@ -297,7 +340,7 @@ func makeDir(dir string) error {
 }
 
 // compose links the files of all wheels into the environment's directory.
-func (s *Store) compose(e *Environment, finish func(root string) error) error {
+func (s *Store) compose(ctx context.Context, e *Environment, finish func(root string) error) error {
 	dir := s.envDir(e)
 	if _, err := os.Stat(dir); err == nil {
 		return nil
@@ -316,7 +359,7 @@ func (s *Store) compose(e *Environment, finish func(root string) error) error {
 	for _, w := range e.Wheels {
 		top := s.wheelDir(w)
 		err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
-			if err != nil || path == top {
+			if err = errors.Join(err, ctx.Err()); err != nil || path == top {
 				return err
 			}
 			rel, err := filepath.Rel(top, path)

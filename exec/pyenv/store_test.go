@@ -13,6 +13,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // local is a store whose uv knows one directory of wheels and no index.
@@ -259,6 +262,43 @@ func TestBadWheelsAreRefused(t *testing.T) {
 	}
 }
 
+// An index need not tell sizes: then what comes counts.
+func TestAnEnvironmentIsBoundedAsAWhole(t *testing.T) {
+	s, dir := local(t)
+	page := ""
+	for _, w := range []aWheel{arrow("20.0.0"), {pkg: "tool", version: "1.0"}} {
+		page += fmt.Sprintf("<a href=\"%s#sha256=%s\">%s</a>\n", w.name(), w.in(t, dir), w.name())
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/wheels/", http.StripPrefix("/wheels/", http.FileServer(http.Dir(dir))))
+	mux.HandleFunc("/wheels/{$}", func(rw http.ResponseWriter, _ *http.Request) {
+		rw.Header().Set("Content-Type", "text/html")
+		_, _ = rw.Write([]byte(page))
+	})
+	srv := httptest.NewServer(mux)
+	defer srv.Close()
+	config := fmt.Appendf(nil, "no-index = true\nfind-links = [%q]\n", srv.URL+"/wheels/")
+	if err := os.WriteFile(os.Getenv("UV_CONFIG_FILE"), config, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e, err := s.Resolve(t.Context(), python311("tool", "==1.0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e.Wheels[0].Size != 0 || e.Wheels[1].Size != 0 {
+		t.Fatalf("the index tells sizes: %+v", e.Wheels)
+	}
+	s.most = 1000
+	var refused *Error
+	if _, err := s.Make(t.Context(), e, nil); !errors.As(err, &refused) || !strings.Contains(err.Error(), "together") {
+		t.Errorf("error %v", err)
+	}
+	s.most = maxEnvironment
+	if _, err := s.Make(t.Context(), e, nil); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestFetch(t *testing.T) {
 	w := aWheel{pkg: "foo", version: "1.0"}
 	dir := t.TempDir()
@@ -348,12 +388,97 @@ func TestOpenStoreSweepsWhatWasUnderWay(t *testing.T) {
 	}
 }
 
+// A process that has made its directory and not locked it yet is not swept.
+func TestOpenStoreWaitsForAnother(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := OpenStore(dir, &UV{}); err != nil {
+		t.Fatal(err)
+	}
+	other, err := os.Open(filepath.Join(dir, "tmp"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if err := unix.Flock(int(other.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	fresh, err := os.MkdirTemp(filepath.Join(dir, "tmp"), "process-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened := make(chan error, 1)
+	go func() {
+		_, err := OpenStore(dir, &UV{})
+		opened <- err
+	}()
+	select {
+	case err := <-opened:
+		t.Fatalf("opened while another opens: %v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	own, err := os.Open(fresh)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close()
+	if err := errors.Join(unix.Flock(int(own.Fd()), unix.LOCK_EX), unix.Flock(int(other.Fd()), unix.LOCK_UN), <-opened); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(fresh); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestResolveEndsWithItsCaller(t *testing.T) {
 	s, _ := local(t, arrow("20.0.0"))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := s.Resolve(ctx, python311()); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
+	}
+}
+
+// A run that waits for what another makes, or unpacks and composes, can be cancelled.
+func TestMakeEndsWithItsCaller(t *testing.T) {
+	s, dir := local(t, arrow("20.0.0"))
+	e, err := s.Resolve(t.Context(), python311())
+	if err != nil {
+		t.Fatal(err)
+	}
+	done, err := s.hold(t.Context(), "env "+e.Digest())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := s.Make(ctx, e, nil)
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("error %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("it waits for another although its caller has gone")
+	}
+	done()
+	if _, err := s.Make(t.Context(), e, nil); err != nil {
+		t.Error(err)
+	}
+	if len(s.making) != 0 {
+		t.Errorf("%d names are kept of what has been made", len(s.making))
+	}
+	if err := unpackFile(ctx, filepath.Join(dir, e.Wheels[0].File), "pyarrow", filepath.Join(t.TempDir(), "root")); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("unpack: %v", err)
+	}
+	if err := os.RemoveAll(s.envDir(e)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.compose(ctx, e, nil); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("compose: %v", err)
 	}
 }
 

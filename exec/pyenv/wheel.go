@@ -20,7 +20,7 @@ import (
 // bounds of one wheel. The largest that are used (a compiler with its CUDA
 // libraries) stay below; what is above is meant to hurt.
 type bounds struct {
-	files     int   // entries of the archive
+	files     int   // entries of the archive; files and directories that are made
 	directory int64 // bytes of its central directory
 	bytes     int64 // of all that is unpacked
 	ratio     int64 // unpacked to packed, once floor bytes are unpacked
@@ -177,6 +177,9 @@ func (a *unpacker) claim(name string) error {
 			return nil
 		}
 		a.names[at] = dir
+		if len(a.names) > a.bounds.files {
+			return refusef("has more than %d files and directories, which is the limit", a.bounds.files)
+		}
 	}
 	return nil
 }

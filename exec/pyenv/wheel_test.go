@@ -158,6 +158,8 @@ func TestUnpackRefuses(t *testing.T) {
 	small.bytes, small.floor = 1<<20, 64<<10
 	few := wheelBounds
 	few.files = 3
+	shallow := wheelBounds
+	shallow.files = 20
 	good := with("foo.py", "x").bytes(t)
 	for _, c := range []struct {
 		name string
@@ -182,6 +184,7 @@ func TestUnpackRefuses(t *testing.T) {
 		{"zip bomb", with("zeros", strings.Repeat("\x00", 1<<20-8000)).bytes(t), small, "a zip bomb"},
 		{"too large", with("zeros", strings.Repeat("\x00", 2<<20)).bytes(t), small, "unpacks to more"},
 		{"too many", with("foo.py", "x").bytes(t), few, "4 files"},
+		{"too many directories", with(strings.Repeat("d/", 20)+"foo.py", "x").bytes(t), shallow, "20 files and directories"},
 		{"other content than recorded", aWheel{pkg: "foo", version: "1", files: map[string]string{"a.py": "1"}, recorded: map[string]string{"a.py": "2"}}.bytes(t), wheelBounds, "other content"},
 		{"not recorded", aWheel{pkg: "foo", version: "1", files: map[string]string{"a.py": "1"}, unrecorded: []string{"a.py"}}.bytes(t), wheelBounds, "not in its RECORD"},
 		{"another package", aWheel{pkg: "bar", version: "1"}.bytes(t), wheelBounds, `no metadata of package "foo"`},
