@@ -1,7 +1,7 @@
-// Package receivepack takes pushes: git's protocol v0 and v1 over a stateful
-// connection. It brings the objects into quarantine, checks what the protocol
-// lets it check, and hands the push to the gate; whether a ref may move, and by
-// whom, is the gate's to say.
+// Package receivepack takes pushes: git's protocol v0 and v1, over a stateful
+// connection or in requests that stand alone, as smart HTTP has them. It brings
+// the objects into quarantine, checks what the protocol lets it check, and hands
+// the push to the gate; whether a ref may move, and by whom, is the gate's to say.
 package receivepack
 
 import (
@@ -55,21 +55,43 @@ const (
 	drainTime  = 20 * time.Second
 )
 
+// maxTrailing bounds what is read after the pack of a stateless push.
+const maxTrailing = 1 << 20
+
 // Serve speaks with one client. version is 0 or 1; a client that asked for more
 // gets 0, as git does. ctx must not end with the client's connection: a run that
 // has begun goes on when its pusher has gone, and only the reports are lost. The
 // error says why the push got no report; the client was told where it could be.
 func (s *Server) Serve(ctx context.Context, version int, r io.Reader, w io.Writer) error {
-	in := bufio.NewReaderSize(r, 64<<10)
+	if err := s.Advertise(ctx, version, w); err != nil {
+		return err
+	}
+	return s.take(ctx, r, w, false)
+}
+
+// Advertise writes the refs and capabilities, which a client reads before it
+// pushes. Without a Lake it tells of an empty one.
+func (s *Server) Advertise(ctx context.Context, version int, w io.Writer) error {
 	out := bufio.NewWriterSize(w, 64<<10)
 	lines := pktline.NewWriter(out)
 	if err := s.advertise(ctx, version, lines); err != nil {
 		_ = lines.ErrorLine("the server could not read its refs; its log says why") // err says more
 		return errors.Join(err, out.Flush())
 	}
-	if err := out.Flush(); err != nil {
-		return err
-	}
+	return out.Flush()
+}
+
+// Respond takes one stateless push (git's --stateless-rpc): all that Serve does
+// after the advertisement. It reads r to its end before the gate is asked, so
+// that what the gate says need not overtake the request.
+func (s *Server) Respond(ctx context.Context, r io.Reader, w io.Writer) error {
+	return s.take(ctx, r, w, true)
+}
+
+func (s *Server) take(ctx context.Context, r io.Reader, w io.Writer, stateless bool) error {
+	in := bufio.NewReaderSize(r, 64<<10)
+	out := bufio.NewWriterSize(w, 64<<10)
+	lines := pktline.NewWriter(out)
 	req, err := readRequest(pktline.NewReader(in))
 	if err != nil {
 		var re *RequestError
@@ -82,7 +104,7 @@ func (s *Server) Serve(ctx context.Context, version int, r io.Reader, w io.Write
 	if len(req.commands) == 0 {
 		return nil
 	}
-	p := &push{Server: s, request: req, in: in, progress: io.Discard}
+	p := &push{Server: s, request: req, in: in, progress: io.Discard, stateless: stateless}
 	if !req.sideBand {
 		p.process(ctx)
 		p.report(lines)
@@ -119,9 +141,12 @@ func (s *Server) advertise(ctx context.Context, version int, w *pktline.Writer) 
 	}
 	caps := "report-status report-status-v2 delete-refs side-band-64k quiet atomic ofs-delta push-options" +
 		" object-format=sha1 agent=" + s.Agent
-	list, err := s.Lake.Refs.List(ctx, "refs/")
-	if err != nil {
-		return err
+	var list []refs.Ref
+	if s.Lake != nil {
+		var err error
+		if list, err = s.Lake.Refs.List(ctx, "refs/"); err != nil {
+			return err
+		}
 	}
 	first := true
 	for _, ref := range list {
@@ -151,6 +176,8 @@ type push struct {
 	*request
 	in       *bufio.Reader
 	progress io.Writer
+
+	stateless bool // nothing may follow in the input
 
 	unpack string // "ok", or why the pack was refused
 	drain  bool   // the rest of a refused pack may still be coming
@@ -184,6 +211,12 @@ func (p *push) process(ctx context.Context) {
 			p.refuseUnpack(ingestText(err))
 			return
 		}
+	}
+	if p.stateless {
+		// What else there is would be no part of the push, and is passed over.
+		_, _ = io.CopyN(io.Discard, p.in, maxTrailing)
+	}
+	if p.needsPack() {
 		if err := p.connected(ctx, q); err != nil {
 			p.unpack = "ok"
 			p.refuseAll(err)

@@ -185,6 +185,9 @@ func (c *conn) advertiseV0(ctx context.Context, version int) error {
 	caps := "multi_ack thin-pack side-band side-band-64k ofs-delta shallow deepen-since deepen-not" +
 		" deepen-relative no-progress include-tag multi_ack_detailed" +
 		" allow-tip-sha1-in-want allow-reachable-sha1-in-want filter object-format=sha1"
+	if c.stateless {
+		caps += " no-done"
+	}
 	list, err := c.listRefs(ctx, nil)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
-// Package uploadpack serves clone and fetch: git's protocol v0, v1 and v2 over
-// a stateful connection. It reads a lake's objects and refs and changes nothing;
-// who may read is decided before it is called, save for the AllowWant hook.
+// Package uploadpack serves clone and fetch: git's protocol v0, v1 and v2, over
+// a stateful connection or in requests that stand alone, as smart HTTP has them.
+// It reads a lake's objects and refs and changes nothing; who may read is decided
+// before it is called, save for the AllowWant hook.
 //
 // The protocol is that of git's gitprotocol-v2(5) and gitprotocol-pack(5).
 // Where the documents are silent, it does as git's own upload-pack does.
@@ -66,6 +67,44 @@ const internalText = "the server could not read its store; its log says why"
 // protocol lets it is no error. A refusal is sent to the client and returned as
 // a *RequestError; for any other error the client gets a safe sentence.
 func (s *Server) Serve(ctx context.Context, version int, r io.Reader, w io.Writer) error {
+	c := s.conn(r, w)
+	if version >= 2 {
+		return c.end(c.serveV2(ctx), r)
+	}
+	return c.end(c.serveV0(ctx, version), r)
+}
+
+// Advertise writes what a client reads before its first stateless request: the
+// capabilities of protocol v2, or the refs of v0 and v1.
+func (s *Server) Advertise(ctx context.Context, version int, w io.Writer) error {
+	c := s.conn(eof{}, w)
+	c.stateless = true
+	if version >= 2 {
+		c.advertiseV2()
+		return c.flush()
+	}
+	return c.end(c.advertiseV0(ctx, version), eof{})
+}
+
+// Respond answers one stateless request (git's --stateless-rpc): in protocol v2
+// one command, in v0 and v1 wants, all that was common in earlier rounds and some
+// more haves. Errors are those of Serve.
+func (s *Server) Respond(ctx context.Context, version int, r io.Reader, w io.Writer) error {
+	c := s.conn(r, w)
+	c.stateless = true
+	if version >= 2 {
+		_, err := c.command(ctx)
+		return c.end(err, r)
+	}
+	return c.end(c.answerV0(ctx), r)
+}
+
+// eof is what a client sends to whom nothing is asked.
+type eof struct{}
+
+func (eof) Read([]byte) (int, error) { return 0, io.EOF }
+
+func (s *Server) conn(r io.Reader, w io.Writer) *conn {
 	c := &conn{
 		Server: s,
 		in:     pktline.NewReader(bufio.NewReaderSize(r, 64<<10)),
@@ -73,12 +112,11 @@ func (s *Server) Serve(ctx context.Context, version int, r io.Reader, w io.Write
 		raw:    bufio.NewWriterSize(w, 64<<10),
 	}
 	c.out = pktline.NewWriter(c.raw)
-	var err error
-	if version >= 2 {
-		err = c.serveV2(ctx)
-	} else {
-		err = c.serveV0(ctx, version)
-	}
+	return c
+}
+
+// end sends what is left, or tells the client of err, and returns what went wrong.
+func (c *conn) end(err error, r io.Reader) error {
 	if err == nil {
 		return c.flush()
 	}
@@ -133,6 +171,8 @@ type conn struct {
 	raw    *bufio.Writer // to the client, for everything else
 	out    *pktline.Writer
 	muxed  bool // side bands have begun: errors go to band 3
+
+	stateless bool // this request is all of the conversation
 }
 
 func (c *conn) flush() error {
@@ -143,6 +183,18 @@ func (c *conn) flush() error {
 }
 
 func (c *conn) serveV2(ctx context.Context) error {
+	c.advertiseV2()
+	for {
+		if err := c.flush(); err != nil {
+			return err
+		}
+		if more, err := c.command(ctx); err != nil || !more {
+			return err
+		}
+	}
+}
+
+func (c *conn) advertiseV2() {
 	for _, line := range []string{
 		"version 2",
 		"agent=" + c.Agent,
@@ -155,28 +207,25 @@ func (c *conn) serveV2(ctx context.Context) error {
 		_ = c.out.Line("%s", line) // the writer keeps its first error for flush
 	}
 	_ = c.out.Flush()
-	for {
-		if err := c.flush(); err != nil {
-			return err
-		}
-		cmd, args, err := c.readCommand()
-		if err != nil || cmd == "" {
-			return err
-		}
-		switch cmd {
-		case "ls-refs":
-			err = c.lsRefs(ctx, args)
-		case "fetch":
-			err = c.fetchV2(ctx, args)
-		case "object-info":
-			err = c.objectInfo(ctx, args)
-		default:
-			err = requestErrorf("unknown command %q", clip(cmd))
-		}
-		if err != nil {
-			return err
-		}
+}
+
+// command answers one command; more is false at the client's orderly end.
+func (c *conn) command(ctx context.Context) (more bool, err error) {
+	cmd, args, err := c.readCommand()
+	if err != nil || cmd == "" {
+		return false, err
 	}
+	switch cmd {
+	case "ls-refs":
+		err = c.lsRefs(ctx, args)
+	case "fetch":
+		err = c.fetchV2(ctx, args)
+	case "object-info":
+		err = c.objectInfo(ctx, args)
+	default:
+		err = requestErrorf("unknown command %q", clip(cmd))
+	}
+	return true, err
 }
 
 // Bounds of one request. They are far above what a client needs (a lazy fetch

@@ -21,8 +21,9 @@ const (
 // v0Request is the first part of a v0 conversation, up to the first have.
 type v0Request struct {
 	*fetchRequest
-	acks  ackMode
-	bands bandMode
+	acks   ackMode
+	bands  bandMode
+	noDone bool // the pack may follow the first ready; stateless only
 }
 
 func (c *conn) serveV0(ctx context.Context, version int) error {
@@ -32,6 +33,11 @@ func (c *conn) serveV0(ctx context.Context, version int) error {
 	if err := c.flush(); err != nil {
 		return err
 	}
+	return c.answerV0(ctx)
+}
+
+// answerV0 is the conversation after the advertisement.
+func (c *conn) answerV0(ctx context.Context) error {
 	req, err := readV0Request(c.in)
 	if err != nil || len(req.wants) == 0 {
 		return err
@@ -52,7 +58,7 @@ func (c *conn) serveV0(ctx context.Context, version int) error {
 		}
 	}
 	n := newNegotiation(g, req.wants)
-	gone, err := c.negotiateV0(ctx, n, req.acks)
+	gone, err := c.negotiateV0(ctx, n, req)
 	if err != nil || gone {
 		return err
 	}
@@ -121,6 +127,8 @@ func (r *v0Request) capabilities(caps string) error {
 			r.bands = bandWide
 		case "no-progress":
 			r.noProgress = true
+		case "no-done":
+			r.noDone = true
 		case "include-tag":
 			r.includeTag = true
 		case "deepen-relative":
@@ -137,10 +145,12 @@ func (r *v0Request) capabilities(caps string) error {
 }
 
 // negotiateV0 reads haves until the client is done and answers each flush, as
-// git's upload-pack does. gone means that the client left instead.
-func (c *conn) negotiateV0(ctx context.Context, n *negotiation, mode ackMode) (gone bool, err error) {
+// git's upload-pack does. gone means that the client left instead, or, of a
+// stateless one, that the rest is in its next request.
+func (c *conn) negotiateV0(ctx context.Context, n *negotiation, req *v0Request) (gone bool, err error) {
+	mode := req.acks
 	var last objects.OID
-	gotCommon, gotOther := false, false
+	gotCommon, gotOther, sentReady := false, false, false
 	for {
 		kind, line, err := c.in.Line()
 		if err == io.EOF {
@@ -157,13 +167,18 @@ func (c *conn) negotiateV0(ctx context.Context, n *negotiation, mode ackMode) (g
 				}
 				if ready {
 					_ = c.out.Line("ACK %s ready", last)
+					sentReady = true
 				}
 			}
 			if len(n.common) == 0 || mode != ackOnce {
 				_ = c.out.Line("NAK")
 			}
-			if err := c.flush(); err != nil {
-				return false, err
+			if c.stateless && req.noDone && sentReady {
+				_ = c.out.Line("ACK %s", last) // stands for the answer to a done that does not come
+				return false, nil
+			}
+			if err := c.flush(); err != nil || c.stateless {
+				return true, err
 			}
 			gotCommon, gotOther = false, false
 			continue
@@ -200,6 +215,7 @@ func (c *conn) negotiateV0(ctx context.Context, n *negotiation, mode ackMode) (g
 			}
 			if ready {
 				c.ack(mode, oid, "ready")
+				sentReady = mode == ackDetailed
 			}
 			continue
 		}
