@@ -1,7 +1,6 @@
 package objects
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha1"
 	"errors"
@@ -51,35 +50,31 @@ type CheckStats struct {
 func (s *Store) Check(ctx context.Context, report func(Fault)) (CheckStats, error) {
 	c := &check{s: s, report: report, kinds: make(map[OID]Type), missing: make(map[link]bool)}
 	s.mu.RLock()
-	ids := slices.Sorted(maps.Keys(s.ids))
-	small := make([]stored, 0, len(s.small))
-	for oid, loc := range s.small {
-		small = append(small, stored{oid, loc})
-	}
+	packs := slices.SortedFunc(maps.Values(s.small.byID), func(a, b *packFile) int { return strings.Compare(a.id, b.id) })
 	s.mu.RUnlock()
-	for _, id := range ids {
-		if err := c.pack(ctx, id); err != nil {
+	for _, pf := range packs {
+		if err := c.pack(ctx, pf.id); err != nil {
 			return c.stats, err
 		}
 	}
 	if err := c.raws(ctx); err != nil {
 		return c.stats, err
 	}
-	// In the order of the disk.
-	slices.SortFunc(small, func(a, b stored) int {
-		return cmp.Or(strings.Compare(a.loc.pack.key, b.loc.pack.key), cmp.Compare(a.loc.offset, b.loc.offset))
-	})
-	for _, o := range small {
-		if err := c.small(ctx, o); err != nil {
-			return c.stats, err
+	for n, pf := range packs {
+		before := packs[:n]
+		for i, pos := range pf.byOffset() {
+			if !slices.ContainsFunc(before, func(pf2 *packFile) bool {
+				_, ok := pf2.idx.Find(pf.idx.OID(int(pos)))
+				return ok
+			}) {
+				c.stats.Objects++ // else it is a second copy
+			}
+			if err := c.small(ctx, pf, int(pos), i+1); err != nil {
+				return c.stats, err
+			}
 		}
 	}
 	return c.stats, nil
-}
-
-type stored struct {
-	oid OID
-	loc location
 }
 
 // check is one run of Check.
@@ -218,34 +213,40 @@ func (c *check) damaged(oid OID, key string, err error) {
 	c.report(Fault{Kind: Damaged, OID: oid, Key: key, Detail: detail})
 }
 
-// small reads a small object and looks up what it names.
-func (c *check) small(ctx context.Context, o stored) error {
-	c.stats.Objects++
-	entry, err := c.s.entry(ctx, o.loc)
-	if err == nil && crc32.ChecksumIEEE(entry) != o.loc.crc {
-		err = &CorruptError{o.oid, "its pack entry does not match its checksum"}
+// small reads a small object and looks up what it names. next is the place of
+// the entry behind it, see locateAt.
+func (c *check) small(ctx context.Context, pf *packFile, pos, next int) error {
+	oid := pf.idx.OID(pos)
+	var entry []byte
+	loc, err := pf.locateAt(pos, next)
+	if err == nil {
+		entry = make([]byte, loc.length)
+		err = c.s.packs.readAt(ctx, pf, entry, loc.offset)
+	}
+	if err == nil && crc32.ChecksumIEEE(entry) != loc.crc {
+		err = &CorruptError{oid, "its pack entry does not match its checksum"}
 	}
 	var t Type
 	var data []byte
 	if err == nil {
 		c.stats.Bytes += int64(len(entry))
-		t, data, err = decodeEntry(o.oid, entry)
+		t, data, err = decodeEntry(oid, entry)
 	}
 	if err != nil {
 		if err := stopped(ctx, err); err != nil {
 			return err
 		}
-		c.damaged(o.oid, o.loc.pack.key, err)
+		c.damaged(oid, pf.key, err)
 		return nil
 	}
-	c.kinds[o.oid] = t
+	c.kinds[oid] = t
 	named, _, err := namedBy(t, data)
 	if err != nil {
-		c.report(Fault{Kind: Invalid, OID: o.oid, Key: o.loc.pack.key, Detail: err.Error()})
+		c.report(Fault{Kind: Invalid, OID: oid, Key: pf.key, Detail: err.Error()})
 		return nil
 	}
 	for _, k := range named {
-		if err := c.link(ctx, o.oid, k); err != nil {
+		if err := c.link(ctx, oid, k); err != nil {
 			return err
 		}
 	}

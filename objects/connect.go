@@ -115,9 +115,9 @@ func (q *Quarantine) notInStore(ctx context.Context, from OID, named []link) ([]
 	open := named[:0]
 	for _, k := range named {
 		if k.t != Blob {
-			// Only blobs are raw, so the index in memory has the answer; the
+			// Only blobs are raw, so the packs' indexes have the answer; the
 			// type is left to the check, most of these are new anyway.
-			if _, ok := q.s.find(k.oid); !ok {
+			if !q.s.hasSmall(k.oid) {
 				open = append(open, k)
 				continue
 			}

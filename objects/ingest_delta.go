@@ -197,13 +197,12 @@ func (in *ingest) openBase(oid OID) (*base, error) {
 	}
 	s := in.q.s
 	if data == nil {
-		loc, ok := s.find(oid)
-		if !ok {
-			return s.openRawBase(in.ctx, oid)
-		}
-		entry, err := s.entry(in.ctx, loc)
+		entry, _, ok, err := s.entry(in.ctx, oid, maxEntry)
 		if err != nil {
 			return nil, err
+		}
+		if !ok {
+			return s.openRawBase(in.ctx, oid)
 		}
 		if info.Type, data, err = decodeEntry(oid, entry); err != nil {
 			return nil, err

@@ -115,7 +115,7 @@ func (q *Quarantine) migratePack(ctx context.Context) error {
 	if err := q.s.take(ctx, []backend.Adoption{{Key: packPrefix + id + idxSuffix, Path: idx}}); err != nil {
 		return err
 	}
-	if err := q.s.addPack(id, entries, q.packEnd+pack.TrailerSize); err != nil {
+	if err := q.s.addPack(ctx, id, q.packEnd+pack.TrailerSize); err != nil {
 		return err
 	}
 	err := q.pack.Close()

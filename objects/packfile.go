@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/headgate/headgate/objects/backend"
+	"github.com/headgate/headgate/objects/pack"
 )
 
 // maxOpenPacks bounds the file descriptors of one lake: every push and every
@@ -16,7 +17,15 @@ const maxOpenPacks = 32
 
 // packFile is one pack in the backend. Where the backend can, it is kept open.
 type packFile struct {
-	key  string
+	id    string // checksum, and name
+	key   string
+	size  int64
+	idx   *pack.Index
+	unmap func() error // ends the use of idx, if that is a mapped file
+
+	sorted sync.Once
+	order  []uint32 // see byOffset
+
 	used atomic.Int64 // tick of the last read
 
 	mu sync.RWMutex // held for reading while f is in use

@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -45,18 +44,8 @@ type Store struct {
 	packs     packReader
 
 	mu    sync.RWMutex
-	small map[OID]location
+	small packSet
 	raw   map[OID]int64 // sizes of raw blobs that were seen; bounded, see rawSize
-	ids   map[string]bool
-}
-
-// location is where a small object is. The length and the checksum let one read
-// fetch it and tell whether it is whole.
-type location struct {
-	pack   *packFile
-	offset int64
-	length uint32 // of the entry: header and zlib stream
-	crc    uint32
 }
 
 const (
@@ -99,15 +88,14 @@ func OpenStore(b backend.Backend, stagingDir string, opt Options) (*Store, error
 		threshold: opt.RawThreshold,
 		log:       opt.Logger,
 		packs:     packReader{b: b, open: make(map[*packFile]bool)},
-		small:     make(map[OID]location),
+		small:     packSet{byID: make(map[string]*packFile)},
 		raw:       make(map[OID]int64),
-		ids:       make(map[string]bool),
 	}
 	if err := s.sweep(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
 	if err := s.loadPacks(context.Background()); err != nil {
-		return nil, errors.Join(err, lock.Close())
+		return nil, errors.Join(err, s.small.close(), lock.Close())
 	}
 	return s, nil
 }
@@ -159,24 +147,13 @@ func (s *Store) loadPacks(ctx context.Context) error {
 		if !ok {
 			return &PackError{id, errors.New("it has an index but no data")}
 		}
-		data, err := s.readKey(ctx, packPrefix+id+idxSuffix)
-		if err != nil {
-			return err
-		}
-		entries, sum, err := pack.ParseIndex(data)
-		if err != nil {
-			return &PackError{id, err}
-		}
-		if sum.String() != id {
-			return &PackError{id, fmt.Errorf("it has the index of pack %s", sum)}
-		}
-		if err := s.addPack(id, entries, size); err != nil {
+		if err := s.addPack(ctx, id, size); err != nil {
 			return err
 		}
 	}
 	for key := range sizes {
 		id, ok := strings.CutSuffix(key, packSuffix)
-		if !ok || s.ids[strings.TrimPrefix(id, packPrefix)] {
+		if !ok || s.small.byID[strings.TrimPrefix(id, packPrefix)] != nil {
 			continue
 		}
 		// A crash came between the pack and its index: nobody has seen it.
@@ -201,71 +178,25 @@ func (e *PackError) Error() string {
 // Unwrap returns what is wrong with the pack.
 func (e *PackError) Unwrap() error { return e.Err }
 
-func (s *Store) readKey(ctx context.Context, key string) ([]byte, error) {
-	rc, err := s.b.Get(ctx, key, 0, -1)
-	if err != nil {
-		return nil, err
-	}
-	data, err := io.ReadAll(rc)
-	return data, errors.Join(err, rc.Close())
-}
-
-// addPack makes a pack's objects visible. It sorts entries by offset, since an
-// entry ends where the next one begins.
-func (s *Store) addPack(id string, entries []pack.IndexEntry, size int64) error {
-	slices.SortFunc(entries, func(a, b pack.IndexEntry) int {
-		if a.Offset < b.Offset {
-			return -1
-		}
-		return 1
-	})
-	pf := &packFile{key: packPrefix + id + packSuffix}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ids[id] {
-		return nil
-	}
-	for i, e := range entries {
-		end := size - pack.TrailerSize
-		if i+1 < len(entries) {
-			end = entries[i+1].Offset
-		}
-		length := end - e.Offset
-		if length <= 0 || length > maxEntry {
-			return &PackError{id, errors.New("its length does not fit its index")}
-		}
-		if _, ok := s.small[e.OID]; !ok {
-			s.small[e.OID] = location{pf, e.Offset, uint32(length), e.CRC}
-		}
-	}
-	s.ids[id] = true
-	return nil
-}
-
 // Close closes the store's files. Quarantines must be discarded before.
 func (s *Store) Close() error {
 	// Closing alone leaves the lock with a child that was forked a moment ago and
 	// has not executed its program yet.
-	return errors.Join(s.packs.closeAll(), syscall.Flock(int(s.lock.Fd()), syscall.LOCK_UN), s.lock.Close())
-}
-
-func (s *Store) find(oid OID) (location, bool) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	loc, ok := s.small[oid]
-	return loc, ok
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return errors.Join(s.packs.closeAll(), s.small.close(), syscall.Flock(int(s.lock.Fd()), syscall.LOCK_UN), s.lock.Close())
 }
 
 func notFound(oid OID) error { return fmt.Errorf("%w: %s", ErrNotFound, oid) }
 
 // Stat implements Reader.
 func (s *Store) Stat(ctx context.Context, oid OID) (Info, error) {
-	if loc, ok := s.find(oid); ok {
-		// 5 bytes hold the head of the largest small object; 10 are generous.
-		head := make([]byte, min(loc.length, 10))
-		if err := s.packs.readAt(ctx, loc.pack, head, loc.offset); err != nil {
-			return Info{}, err
-		}
+	// 5 bytes hold the head of the largest small object; 10 are generous.
+	head, _, ok, err := s.entry(ctx, oid, 10)
+	if err != nil {
+		return Info{}, err
+	}
+	if ok {
 		t, size, _, err := pack.ParseEntryHeader(head)
 		if err != nil {
 			return Info{}, &CorruptError{oid, err.Error()}
@@ -305,22 +236,13 @@ func (s *Store) rawSize(ctx context.Context, oid OID) (int64, error) {
 	return info.Size, nil
 }
 
-// entry reads a small object's pack entry.
-func (s *Store) entry(ctx context.Context, loc location) ([]byte, error) {
-	b := make([]byte, loc.length)
-	if err := s.packs.readAt(ctx, loc.pack, b, loc.offset); err != nil {
-		return nil, err
-	}
-	return b, nil
-}
-
 // Open implements Reader.
 func (s *Store) Open(ctx context.Context, oid OID) (Info, io.ReadCloser, error) {
-	if loc, ok := s.find(oid); ok {
-		b, err := s.entry(ctx, loc)
-		if err != nil {
-			return Info{}, nil, err
-		}
+	b, _, ok, err := s.entry(ctx, oid, maxEntry)
+	if err != nil {
+		return Info{}, nil, err
+	}
+	if ok {
 		t, data, err := decodeEntry(oid, b)
 		if err != nil {
 			return Info{}, nil, err
@@ -356,12 +278,8 @@ func (s *Store) OpenRaw(ctx context.Context, oid OID) (size int64, rc io.ReadClo
 
 // Deflated implements pack.Deflater. The stream's checksum is verified.
 func (s *Store) Deflated(ctx context.Context, oid OID) (info Info, stream []byte, ok bool, err error) {
-	loc, ok := s.find(oid)
-	if !ok {
-		return Info{}, nil, false, nil
-	}
-	b, err := s.entry(ctx, loc)
-	if err != nil {
+	b, loc, ok, err := s.entry(ctx, oid, maxEntry)
+	if err != nil || !ok {
 		return Info{}, nil, false, err
 	}
 	t, size, n, err := pack.ParseEntryHeader(b)
@@ -378,7 +296,7 @@ func (s *Store) Deflated(ctx context.Context, oid OID) (info Info, stream []byte
 // linked as it is; its content is verified when it is streamed, not here.
 func (s *Store) Link(ctx context.Context, oid OID, path string) error {
 	if l, ok := s.b.(backend.Linker); ok {
-		if _, small := s.find(oid); !small {
+		if !s.hasSmall(oid) {
 			err := l.Link(ctx, rawKey(oid), path)
 			if errors.Is(err, backend.ErrNotFound) {
 				return notFound(oid)

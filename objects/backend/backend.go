@@ -67,6 +67,13 @@ type Opener interface {
 	OpenAt(ctx context.Context, key string) (ReadAtCloser, error)
 }
 
+// Mapper is the optional ability to give a key's content as memory that the
+// kernel fills when it is read and may take away again. It must not be written
+// to. Replacing or deleting the key does not change it; unmap ends its use.
+type Mapper interface {
+	Map(ctx context.Context, key string) (data []byte, unmap func() error, err error)
+}
+
 // CheckKey refuses keys that some backend could not hold: a key is one or more
 // segments of [a-z0-9._-] joined by "/", none of them starting with a dot.
 func CheckKey(key string) error {

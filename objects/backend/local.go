@@ -129,6 +129,27 @@ func (l *Local) OpenAt(ctx context.Context, key string) (ReadAtCloser, error) {
 	return l.open(ctx, key)
 }
 
+// Map implements Mapper.
+func (l *Local) Map(ctx context.Context, key string) (data []byte, unmap func() error, err error) {
+	f, err := l.open(ctx, key)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }() // the mapping outlives it
+	st, err := f.Stat()
+	if err != nil {
+		return nil, nil, err
+	}
+	if st.Size() == 0 {
+		return nil, func() error { return nil }, nil // which cannot be mapped
+	}
+	data, err = syscall.Mmap(int(f.Fd()), 0, int(st.Size()), syscall.PROT_READ, syscall.MAP_SHARED)
+	if err != nil {
+		return nil, nil, fmt.Errorf("map %s: %w", key, err)
+	}
+	return data, func() error { return syscall.Munmap(data) }, nil
+}
+
 func (l *Local) open(ctx context.Context, key string) (*os.File, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err

@@ -35,6 +35,7 @@ func Run(t *testing.T, open func(t *testing.T) backend.Backend) {
 		"Adopt":          testAdopt,
 		"Link":           testLink,
 		"OpenAt":         testOpenAt,
+		"Map":            testMap,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, open(t)) })
 	}
@@ -333,5 +334,41 @@ func testOpenAt(t *testing.T, b backend.Backend) {
 	}
 	if _, err := o.OpenAt(t.Context(), "none"); !errors.Is(err, backend.ErrNotFound) {
 		t.Errorf("open of a missing key: %v", err)
+	}
+}
+
+func testMap(t *testing.T, b backend.Backend) {
+	m, ok := b.(backend.Mapper)
+	if !ok {
+		return // an optional ability
+	}
+	put(t, b, "k", "0123456789")
+	put(t, b, "empty", "")
+	data, unmap, err := m.Map(t.Context(), "k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, b, "k", "x")
+	if string(data) != "0123456789" {
+		t.Errorf("a replaced key's mapping reads %q", data)
+	}
+	if err := b.Delete(t.Context(), "k"); err != nil {
+		t.Fatal(err)
+	}
+	if string(data) != "0123456789" {
+		t.Errorf("a deleted key's mapping reads %q", data)
+	}
+	if err := unmap(); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := m.Map(t.Context(), "k"); !errors.Is(err, backend.ErrNotFound) {
+		t.Errorf("map of a missing key: %v", err)
+	}
+	data, unmap, err = m.Map(t.Context(), "empty")
+	if err != nil || len(data) != 0 {
+		t.Fatalf("map of an empty key: %q, %v", data, err)
+	}
+	if err := unmap(); err != nil {
+		t.Error(err)
 	}
 }
