@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/headgate/headgate/objects/gitobj"
 )
@@ -46,28 +48,34 @@ type link struct {
 // quarantines migrate. So it is enough that each new object names only new or
 // stored ones, and those that are stored are settled when the object lands.
 type links struct {
-	open    map[link]OID // named, not in the store; the value is one that names it
-	modules map[OID]OID  // blobs that a tree calls .gitmodules, and that tree
+	open  map[link]OID // named, not in the store; the value is one that names it
+	rules map[rule]OID // blobs that a tree gives such a name, and that tree
+}
+
+// rule is a blob that clients take for a file which git itself reads.
+type rule struct {
+	oid        OID
+	attributes bool // .gitattributes, not .gitmodules
 }
 
 func newLinks() links {
-	return links{open: make(map[link]OID), modules: make(map[OID]OID)}
+	return links{open: make(map[link]OID), rules: make(map[rule]OID)}
 }
 
-func (l *links) add(from OID, open []link, modules []OID) {
+func (l *links) add(from OID, open []link, rules []rule) {
 	for _, k := range open {
 		if _, ok := l.open[k]; !ok {
 			l.open[k] = from
 		}
 	}
-	for _, oid := range modules {
-		l.modules[oid] = from
+	for _, r := range rules {
+		l.rules[r] = from
 	}
 }
 
 // namedBy checks an object and returns what it names. Gitlinks name commits of
 // other repositories and are left out.
-func namedBy(t Type, data []byte) (named []link, modules []OID, err error) {
+func namedBy(t Type, data []byte) (named []link, rules []rule, err error) {
 	switch t {
 	case Blob:
 		return nil, nil, nil
@@ -83,12 +91,16 @@ func namedBy(t Type, data []byte) (named []link, modules []OID, err error) {
 				named = append(named, link{e.OID, Tree})
 			case e.Mode.IsBlob():
 				named = append(named, link{e.OID, Blob})
-				if gitobj.IsDotGitmodules(e.Name) {
-					modules = append(modules, e.OID)
+				switch {
+				case e.Mode == gitobj.ModeSymlink: // git does not read through it
+				case gitobj.IsDotGitmodules(e.Name):
+					rules = append(rules, rule{e.OID, false})
+				case gitobj.IsDotGitattributes(e.Name):
+					rules = append(rules, rule{e.OID, true})
 				}
 			}
 		}
-		return named, modules, nil
+		return named, rules, nil
 	case Commit:
 		c, err := gitobj.ParseCommit(data)
 		if err != nil {
@@ -139,7 +151,7 @@ const maxGitmodules = 1 << 20
 
 // CheckConnected checks that the tips are there, that every object in the
 // quarantine names only objects of the right kind in the quarantine or the
-// store, and that files which clients take for .gitmodules are harmless. The
+// store, and that files which clients take for .gitmodules or .gitattributes are harmless. The
 // error is a *MissingError, or wraps a *gitobj.CheckError, if an object is at
 // fault; any other error means that it could not tell.
 func (q *Quarantine) CheckConnected(ctx context.Context, tips []OID) error {
@@ -163,10 +175,7 @@ func (q *Quarantine) CheckConnected(ctx context.Context, tips []OID) error {
 			open[k] = from
 		}
 	}
-	modules := make(map[OID]OID, len(q.links.modules))
-	for oid, from := range q.links.modules {
-		modules[oid] = from
-	}
+	rules := slices.Collect(maps.Keys(q.links.rules))
 	q.mu.RUnlock()
 
 	for k, from := range open {
@@ -183,21 +192,41 @@ func (q *Quarantine) CheckConnected(ctx context.Context, tips []OID) error {
 			return &MissingError{OID: k.oid, Type: k.t, From: from, Actual: info.Type}
 		}
 	}
-	for oid := range modules {
-		info, err := q.Stat(ctx, oid)
+	for _, r := range rules {
+		if err := q.checkRules(ctx, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkRules checks the content of a .gitmodules or .gitattributes.
+func (q *Quarantine) checkRules(ctx context.Context, r rule) (err error) {
+	if r.attributes {
+		info, rc, err := q.Open(ctx, r.oid)
 		if err != nil {
 			return err
 		}
-		if info.Size > maxGitmodules {
-			return &gitobj.CheckError{Type: Blob, ID: "gitmodulesLarge", Detail: fmt.Sprintf(".gitmodules has %d bytes", info.Size)}
+		err = gitobj.CheckGitattributes(info.Size, rc)
+		if err = errors.Join(err, rc.Close()); err != nil {
+			return fmt.Errorf("blob %s: %w", r.oid, err)
 		}
-		data, err := ReadAll(ctx, q, oid, Blob, maxGitmodules)
-		if err != nil {
-			return err
-		}
-		if err := gitobj.CheckGitmodules(data); err != nil {
-			return fmt.Errorf("blob %s: %w", oid, err)
-		}
+		return nil
+	}
+	info, err := q.Stat(ctx, r.oid)
+	if err != nil {
+		return err
+	}
+	if info.Size > maxGitmodules {
+		err = &gitobj.CheckError{Type: Blob, ID: "gitmodulesLarge", Detail: fmt.Sprintf(".gitmodules has %d bytes", info.Size)}
+		return fmt.Errorf("blob %s: %w", r.oid, err)
+	}
+	data, err := ReadAll(ctx, q, r.oid, Blob, maxGitmodules)
+	if err != nil {
+		return err
+	}
+	if err := gitobj.CheckGitmodules(data); err != nil {
+		return fmt.Errorf("blob %s: %w", r.oid, err)
 	}
 	return nil
 }

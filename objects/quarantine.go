@@ -190,7 +190,7 @@ func (q *Quarantine) landSmall(ctx context.Context, t Type, data []byte) (OID, e
 	if known, err := q.has(ctx, oid); err != nil || known {
 		return oid, err
 	}
-	named, modules, err := namedBy(t, data)
+	named, rules, err := namedBy(t, data)
 	if err != nil {
 		return OID{}, fmt.Errorf("%s %s: %w", t, oid, err)
 	}
@@ -214,7 +214,7 @@ func (q *Quarantine) landSmall(ctx context.Context, t Type, data []byte) (OID, e
 	if err := q.appendEntry(oid, Info{Type: t, Size: int64(len(data))}, entry); err != nil {
 		return OID{}, err
 	}
-	q.links.add(oid, open, modules)
+	q.links.add(oid, open, rules)
 	return oid, nil
 }
 

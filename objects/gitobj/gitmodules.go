@@ -2,7 +2,6 @@ package gitobj
 
 import (
 	"fmt"
-	"net/url"
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -76,15 +75,16 @@ func badSubmoduleURL(u string) bool {
 		// "../../:x" can eat the host of the parent's URL.
 		return ups > 0 && rest != "" && (rest[0] == ':' || rest[0] == '/')
 	}
-	curl := u
-	if i := strings.Index(u, "::"); i >= 0 && isCurl(u[:i]+"://") {
-		curl = u[i+2:]
+	for _, scheme := range []string{"http", "https", "ftp", "ftps"} {
+		curl, ok := strings.CutPrefix(u, scheme+"::") // "use the helper of this scheme"
+		if !ok && strings.HasPrefix(u, scheme+"://") {
+			curl, ok = u, true
+		}
+		if ok {
+			return !normalizable(curl) || hasEncodedNewline(curl)
+		}
 	}
-	if !isCurl(curl) {
-		return false
-	}
-	parsed, err := url.Parse(curl)
-	return err != nil || parsed.Host == "" || hasEncodedNewline(curl)
+	return false
 }
 
 func cutDots(s, dots string) (string, bool) {
@@ -92,15 +92,6 @@ func cutDots(s, dots string) (string, bool) {
 		return after, true
 	}
 	return strings.CutPrefix(s, dots+"\\")
-}
-
-func isCurl(s string) bool {
-	for _, scheme := range []string{"http://", "https://", "ftp://", "ftps://"} {
-		if strings.HasPrefix(s, scheme) {
-			return true
-		}
-	}
-	return false
 }
 
 func hasEncodedNewline(s string) bool {
@@ -199,7 +190,9 @@ func (p *configParser) header() error {
 				return configError("bad section header")
 			}
 			p.s = rest[i+2:]
-			p.section, p.inside = name.String(), section == "submodule"
+			// [submodule.a "b"] is the section of submodule "a.b".
+			prefix, ok := strings.CutPrefix(section+".", "submodule.")
+			p.section, p.inside = prefix+name.String(), ok
 			return nil
 		default:
 			name.WriteByte(c)
@@ -224,7 +217,7 @@ func (p *configParser) setting() (key, value string, err error) {
 	if p.s[0] != '=' {
 		return "", "", configError("bad setting")
 	}
-	p.s = strings.TrimLeft(p.s[1:], " \t")
+	p.s = p.s[1:]
 	value, err = p.value()
 	return key, value, err
 }
@@ -244,6 +237,8 @@ func (p *configParser) value() (string, error) {
 		case !quoted && (c == '#' || c == ';'):
 			comment = true
 			continue
+		case !quoted && b.Len() == 0 && (c == ' ' || c == '\t' || c == '\r'):
+			continue // in front of the value, be it after quotes with nothing between
 		case c == '"':
 			quoted = !quoted
 			end = b.Len()

@@ -51,8 +51,17 @@ func isDotGit(name string) bool {
 
 // IsDotGitmodules tells whether some client's file system takes name for
 // ".gitmodules", a file that git acts on when it clones submodules.
-func IsDotGitmodules(name string) bool {
-	if isHFSDot(name, "gitmodules") || isNTFSDotGitmodules(name) {
+func IsDotGitmodules(name string) bool { return isDotFile(name, "gitmodules", "gi7eba") }
+
+// IsDotGitattributes tells whether some client's file system takes name for
+// ".gitattributes", a file that git parses at every checkout.
+func IsDotGitattributes(name string) bool { return isDotFile(name, "gitattributes", "gi7d29") }
+
+// isDotFile tells whether name is "."+long to HFS+, or to NTFS in any component
+// between backslashes. hashed is how NTFS begins the short name when the
+// ordinary ones are taken.
+func isDotFile(name, long, hashed string) bool {
+	if isHFSDot(name, long) || isNTFSDot(name, long, hashed) {
 		return true
 	}
 	for rest := name; ; {
@@ -61,7 +70,7 @@ func IsDotGitmodules(name string) bool {
 			return false
 		}
 		rest = rest[i+1:]
-		if isNTFSDotGitmodules(rest) {
+		if isNTFSDot(rest, long, hashed) {
 			return true
 		}
 	}
@@ -115,10 +124,9 @@ func isNTFSDotGit(name string) bool {
 	return true
 }
 
-// isNTFSDotGitmodules follows is_ntfs_dot_generic in git's path.c: the long
-// name, the ordinary short names, and the hashed ones "gi7eba~1".
-func isNTFSDotGitmodules(name string) bool {
-	const long, hashed = "gitmodules", "gi7eba"
+// isNTFSDot follows is_ntfs_dot_generic in git's path.c: the long name, the
+// ordinary short names, and the hashed ones such as "gi7eba~1".
+func isNTFSDot(name, long, hashed string) bool {
 	switch {
 	case hasPrefixFold(name, "."+long):
 		return blankTail(name[1+len(long):])

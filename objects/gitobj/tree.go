@@ -117,8 +117,15 @@ func checkEntry(e Entry) error {
 	if e.OID.IsZero() {
 		return treeError("nullSha1", "entry %q has the null oid", clip(e.Name))
 	}
-	if e.Mode == ModeSymlink && IsDotGitmodules(e.Name) {
+	// Git acts on these files wherever it meets the name. A .gitattributes that is
+	// a link is taken, as git takes it: it does not follow the link.
+	switch modules := IsDotGitmodules(e.Name); {
+	case modules && e.Mode == ModeSymlink:
 		return treeError("gitmodulesSymlink", "entry %q is a symbolic link", clip(e.Name))
+	case modules && !e.Mode.IsBlob():
+		return treeError("gitmodulesBlob", "entry %q is not a file", clip(e.Name))
+	case !e.Mode.IsBlob() && IsDotGitattributes(e.Name):
+		return treeError("gitattributesBlob", "entry %q is not a file", clip(e.Name))
 	}
 	return nil
 }

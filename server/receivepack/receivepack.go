@@ -18,6 +18,7 @@ import (
 	"github.com/headgate/headgate/hooks"
 	"github.com/headgate/headgate/hooks/lake"
 	"github.com/headgate/headgate/objects"
+	"github.com/headgate/headgate/objects/gitobj"
 	"github.com/headgate/headgate/refs"
 	"github.com/headgate/headgate/server/pktline"
 )
@@ -217,7 +218,13 @@ func (p *push) process(ctx context.Context) {
 		_, _ = io.CopyN(io.Discard, p.in, maxTrailing)
 	}
 	if p.needsPack() {
-		if err := p.connected(ctx, q); err != nil {
+		err := p.connected(ctx, q)
+		var bad *gitobj.CheckError
+		switch {
+		case errors.As(err, &bad): // a file that only its name makes dangerous
+			p.refuseUnpack(err)
+			return
+		case err != nil:
 			p.unpack = "ok"
 			p.refuseAll(err)
 			return
@@ -275,7 +282,10 @@ func (p *push) connected(ctx context.Context, q *objects.Quarantine) error {
 	}
 	p.Logger.Warn("push is not connected", "lake", p.Lake.Name, "user", p.Who.Name, "err", err)
 	var missing *objects.MissingError
+	var bad *gitobj.CheckError
 	switch {
+	case errors.As(err, &bad):
+		return err
 	case !errors.As(err, &missing):
 		return errInternal
 	case len(p.shallow) > 0:
