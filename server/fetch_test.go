@@ -310,7 +310,6 @@ func TestFetchRefusals(t *testing.T) {
 	src.refused("is not a lake name", "fetch", s.url("../etc"))
 	src.refused("is not a lake name", "fetch", s.url("a/../../b"))
 	src.refused("is not offered; use blob:none", "clone", "--filter=object:type=blob", s.url("flights"), filepath.Join(t.TempDir(), "x"))
-	src.refused("git archive --remote is not offered", "archive", "--remote="+s.url("flights"), "main")
 }
 
 func TestUpToDateFetchSendsNothing(t *testing.T) {

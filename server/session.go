@@ -19,6 +19,7 @@ import (
 	"github.com/headgate/headgate/refs"
 	"github.com/headgate/headgate/server/pktline"
 	"github.com/headgate/headgate/server/receivepack"
+	"github.com/headgate/headgate/server/uploadarchive"
 	"github.com/headgate/headgate/server/uploadpack"
 )
 
@@ -123,7 +124,7 @@ func (c *session) run(line string) int {
 	case "git-receive-pack":
 		return c.git(words, c.receivePack)
 	case "git-upload-archive":
-		return c.fail("git archive --remote is not offered; clone and run git archive there, or git fetch --depth=1")
+		return c.git(words, c.uploadArchive)
 	case "git-lfs-authenticate", "git-lfs-transfer":
 		return c.fail("git lfs is not offered and not needed: large files are pushed and cloned as they are")
 	}
@@ -171,19 +172,37 @@ func (c *session) refuse(format string, args ...any) int {
 	return exitFail
 }
 
-func (c *session) uploadPack(name lake.Name) int {
+// openForFetch opens the lake. The client was told of any error.
+func (c *session) openForFetch(name lake.Name) (*lake.Lake, error) {
 	l, err := c.cfg.Lakes.Open(c.client, name)
 	if errors.Is(err, lake.ErrNotFound) {
-		return c.refuse("lake %q does not exist; %s lake ls lists those that do", name, c.cfg.SSH)
+		c.refuse("lake %q does not exist; %s lake ls lists those that do", name, c.cfg.SSH)
 	} else if err != nil {
 		c.log.Error("cannot open lake", "lake", name, "err", err)
-		return c.refuse("lake %q cannot be opened; the server's log says why", name)
+		c.refuse("lake %q cannot be opened; the server's log says why", name)
+	}
+	return l, err
+}
+
+func (c *session) uploadPack(name lake.Name) int {
+	l, err := c.openForFetch(name)
+	if err != nil {
+		return exitFail
 	}
 	up := &uploadpack.Server{
 		Objects: l.Objects, Refs: l.Refs, Head: refs.Name("refs/heads/" + c.cfg.Head),
 		Agent: "headgate/" + c.cfg.Version, Hidden: hiddenRefs, KeepAlive: c.cfg.KeepAlive,
 	}
 	return c.served(name, up.Serve(c.client, c.protocol(), c.in, c.out))
+}
+
+func (c *session) uploadArchive(name lake.Name) int {
+	l, err := c.openForFetch(name)
+	if err != nil {
+		return exitFail
+	}
+	ua := &uploadarchive.Server{Objects: l.Objects, Refs: l.Refs, Head: refs.Name("refs/heads/" + c.cfg.Head), KeepAlive: c.cfg.KeepAlive}
+	return c.served(name, ua.Serve(c.client, c.in, c.out))
 }
 
 func (c *session) receivePack(name lake.Name) int {
@@ -232,10 +251,11 @@ func (c *session) openForPush(name lake.Name) (*lake.Lake, error) {
 func (c *session) served(name lake.Name, err error) int {
 	var read *uploadpack.RequestError
 	var write *receivepack.RequestError
+	var archive *uploadarchive.RequestError
 	switch {
 	case err == nil:
 		return exitOK
-	case errors.As(err, &read), errors.As(err, &write):
+	case errors.As(err, &read), errors.As(err, &write), errors.As(err, &archive):
 		c.log.Info("git request refused", "lake", name, "reason", err)
 	case c.client.Err() != nil, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		c.log.Info("client hung up", "lake", name)

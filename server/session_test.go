@@ -83,7 +83,7 @@ func TestCommands(t *testing.T) {
 		{"user", "rm -rf /", 2, []string{`there is no command "rm"`}},
 		{"user", "git-upload-pack", 2, []string{"takes the path of a lake"}},
 		{"user", "git-upload-pack '/../etc/passwd'", 1, []string{"is not a lake name"}},
-		{"user", "git-upload-archive flights", 1, []string{"git archive --remote is not offered"}},
+		{"user", "git-upload-archive flights", 1, []string{"NACK the request ends too early"}},
 		{"user", "whoami", 0, []string{"ada"}}, // after all of that, and a panic
 	}
 	for _, tt := range tests {

@@ -288,8 +288,10 @@ func (p *push) connected(ctx context.Context, q *objects.Quarantine) error {
 		return err
 	case !errors.As(err, &missing):
 		return errInternal
-	case len(p.shallow) > 0:
-		return fmt.Errorf("missing necessary objects: the server lacks history that your shallow clone has cut off (%w); run git fetch --unshallow and push again", missing)
+	case missing.Actual == 0 && slices.Contains(p.shallow, missing.From):
+		// Git's words, for receive.shallowUpdate=false: the store is closed, so
+		// the lake would have to become shallow itself to take this.
+		return fmt.Errorf("shallow update not allowed: the lake lacks history that your shallow clone has cut off at %.7s; run git fetch --unshallow and push again", missing.From)
 	}
 	return fmt.Errorf("missing necessary objects: %w", missing)
 }
