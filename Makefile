@@ -69,7 +69,7 @@ lint: need-gcc need-g++ ## staticcheck, errcheck, formatting and the rules of te
 .PHONY: unit
 unit: build venv need-ssh need-ssh-keygen ## unit tests under the race detector, and those that start gVisor without it
 	HEADGATE_UV=$(CURDIR)/$(UV) go test -race $$(go list ./... | grep -vE '$(NO_RACE)')
-	$(AS_BUILT) go test ./cmd/headgate
+	$(AS_BUILT) go test ./cmd/headgate ./exec/sandbox/runsc
 	HEADGATE_PYTHON=$(CURDIR)/$(PYTHON) go test ./exec/sandbox
 
 .PHONY: python

@@ -120,12 +120,16 @@ func failureOf(r *sandbox.Report, lim sandbox.Limits) *Failure {
 	switch {
 	case r.OOM:
 		return &Failure{Kind: "memory", Text: fmt.Sprintf("used more than its memory limit of %s; raise sandbox.memory in headgate.yaml or read less", size(lim.Memory))}
+	case r.Unready && r.TimedOut:
+		return &Failure{Kind: "timeout", Text: "was not called: its packages held up the interpreter's start until the server ended it; look for a sitecustomize.py among them"}
 	case r.TimedOut:
 		return &Failure{Kind: "timeout", Text: fmt.Sprintf("ran longer than its limit of %s; raise sandbox.timeout in headgate.yaml or do less", lim.Timeout)}
 	case r.OutputExceeded:
 		return &Failure{Kind: "output", Text: fmt.Sprintf("wrote more than its output quota of %s", size(lim.Output))}
 	case errors.As(r.Malformed, &format):
 		return &Failure{Kind: "output", Text: "wrote to the server behind the harness's back: " + format.Reason}
+	case r.Unready:
+		return &Failure{Kind: "crash", Text: fmt.Sprintf("was not called: its packages ended the interpreter while it started (exit code %d); look for a sitecustomize.py among them", r.ExitCode)}
 	case r.Answer == nil:
 		return &Failure{Kind: "crash", Text: fmt.Sprintf("ended without an answer (exit code %d)", r.ExitCode)}
 	case r.Answer.Error != nil:

@@ -44,6 +44,8 @@ type box struct {
 	stderr *outPipe
 	log    logBuffer
 
+	patience time.Duration // until it reads its order
+
 	ready  chan struct{} // it reads its order
 	exited chan struct{} // the runsc process has been waited for
 	logged chan struct{} // standard error has been read to its end
@@ -66,7 +68,7 @@ func (m *Manager) start(sh shape, w weight) (_ *box, err error) {
 		return nil, fmt.Errorf("no %s is configured", sh)
 	}
 	b := &box{
-		id: newID(), shape: sh,
+		id: newID(), shape: sh, patience: m.patience,
 		ready: make(chan struct{}), exited: make(chan struct{}), logged: make(chan struct{}),
 	}
 	b.dir = filepath.Join(m.cfg.Dir, "boxes", b.id)

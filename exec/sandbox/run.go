@@ -55,18 +55,22 @@ func (m *Manager) Run(ctx context.Context, job Job) (*Report, error) {
 	if err := stage(m.inDir(b), job.Inputs); err != nil {
 		return nil, err
 	}
-	if err := b.await(ctx); err != nil {
-		return nil, err
-	}
 	r := &running{box: b, lim: lim, report: &Report{Warm: warm}}
-	b.trace.arm()
+	if err := b.await(ctx); err != nil {
+		// Without packages of the job's own, what runs until then is the operator's.
+		if prog.packages == "" || ctx.Err() != nil || !r.unready(err) {
+			return nil, err
+		}
+	}
 	b.log.attach(job.Log, lim.LogBytes)
-	timer := time.AfterFunc(lim.Timeout, func() {
-		r.late.Store(true)
-		b.kill()
-	})
-	defer timer.Stop()
-	b.order(text)
+	if !r.report.Unready {
+		timer := time.AfterFunc(lim.Timeout, func() {
+			r.late.Store(true)
+			b.kill()
+		})
+		defer timer.Stop()
+		b.order(text)
+	}
 	r.report.Start = time.Since(begin)
 	if err := r.read(job.Files, job.Note); err != nil {
 		if ctx.Err() != nil {
@@ -117,12 +121,15 @@ func (m *Manager) program(job Job) (program, error) {
 	return p, nil
 }
 
+// errLate is why a program that lives does not get its order.
+var errLate = errors.New("it did not ask for its order in time")
+
 // await returns when the program reads its order.
 func (b *box) await(ctx context.Context) error {
 	if b.isReady() {
 		return nil
 	}
-	timer := time.NewTimer(startTimeout)
+	timer := time.NewTimer(b.patience)
 	defer timer.Stop()
 	select {
 	case <-b.ready:
@@ -137,7 +144,7 @@ func (b *box) await(ctx context.Context) error {
 	case <-timer.C:
 		b.kill()
 		<-b.exited
-		return fmt.Errorf("a %s sandbox was not ready after %s%s", b.shape, startTimeout, b.log.quoted())
+		return fmt.Errorf("a %s sandbox was not ready after %s: %w%s", b.shape, b.patience, errLate, b.log.quoted())
 	}
 }
 
@@ -147,6 +154,20 @@ type running struct {
 	lim    Limits
 	report *Report
 	late   atomic.Bool
+}
+
+// unready reports whether the program ended, or was ended by err, before it read
+// its order, rather than the sandbox around it. Packages run when an interpreter
+// starts, and what they do then is the doing of the function that declares them.
+func (r *running) unready(err error) bool {
+	b := r.box
+	<-b.exited
+	<-b.trace.done
+	_, _, exited, _ := b.trace.verdict()
+	late := errors.Is(err, errLate)
+	r.late.Store(late)
+	r.report.Unready = exited || late || b.group.oomKills() > 0
+	return r.report.Unready
 }
 
 // read takes the program's whole output and fills in the report.
@@ -167,6 +188,9 @@ func (r *running) read(files protocol.FileSink, note func(string)) error {
 	limits := protocol.DefaultReadLimits
 	limits.FileBytes, limits.TotalBytes = r.lim.Output, r.lim.Output
 	answer, err := protocol.Read(b.stdout, limits, sink, note)
+	if r.report.Unready {
+		answer, err = nil, protocol.ErrNoAnswer // nothing was asked
+	}
 	killed := false
 	if err != nil {
 		// Whatever it is, the program has nothing more to say.

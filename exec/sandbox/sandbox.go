@@ -144,8 +144,9 @@ type Report struct {
 	Start          time.Duration    // until the program had its order
 	Total          time.Duration
 	Warm           bool
-	Violations     []Violation
-	ExitCode       int // -1 if it was killed
+	Unready        bool        // its packages ended it, or held it up, before it read its order: it was not called
+	Violations     []Violation // from the interpreter's start on
+	ExitCode       int         // -1 if it was killed
 	OOM            bool
 	TimedOut       bool
 	OutputExceeded bool
@@ -166,6 +167,7 @@ type Manager struct {
 	spawn    *spawner
 	programs map[program]*image
 	bare     map[string]*image // by version of the interpreter: for packages of a job's own
+	patience time.Duration     // startTimeout, but in tests
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -204,7 +206,7 @@ func New(ctx context.Context, cfg Config) (_ *Manager, err error) {
 	if err := cfg.complete(); err != nil {
 		return nil, fmt.Errorf("sandbox: %w", err)
 	}
-	m := &Manager{cfg: cfg, log: cfg.Logger, rootless: os.Geteuid() != 0, changed: make(chan struct{})}
+	m := &Manager{cfg: cfg, log: cfg.Logger, rootless: os.Geteuid() != 0, patience: startTimeout, changed: make(chan struct{})}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {

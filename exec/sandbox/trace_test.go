@@ -74,20 +74,6 @@ func TestEndIsWhenTheLastTaskIsGone(t *testing.T) {
 	exit(4, 0)
 }
 
-func TestUnarmedTraceRecordsNothing(t *testing.T) {
-	tr := newTrace()
-	event := packet(t, pb.MessageType_MESSAGE_SYSCALL_EXECVE, 0, &pb.Execve{Pathname: "/sbin/ldconfig"})
-	for range 2 {
-		if err := tr.event(event); err != nil {
-			t.Fatal(err)
-		}
-		tr.arm()
-	}
-	if v, _, _, _ := tr.verdict(); len(v) != 1 || v[0].Count != 1 {
-		t.Errorf("%v", v)
-	}
-}
-
 func TestAddress(t *testing.T) {
 	family := func(f uint16, rest ...byte) []byte { return append(binary.NativeEndian.AppendUint16(nil, f), rest...) }
 	for _, c := range []struct {
@@ -155,7 +141,6 @@ func TestAttempts(t *testing.T) {
 		{pb.MessageType_MESSAGE_SYSCALL_RAW, &pb.Syscall{Sysno: unix.SYS_READ, Exit: refused(0)}, ""},
 	} {
 		tr := newTrace()
-		tr.arm()
 		if err := tr.event(packet(t, c.kind, 0, c.m)); err != nil {
 			t.Fatal(err)
 		}
@@ -165,6 +150,20 @@ func TestAttempts(t *testing.T) {
 		}
 		if got != c.want {
 			t.Errorf("%v: %q, want %q", c.m, got, c.want)
+		}
+	}
+}
+
+// Bytes that are no text do not grow when they are made one.
+func TestDetailIsBounded(t *testing.T) {
+	for _, text := range []string{
+		"/short", strings.Repeat("\xff", 5000), strings.Repeat("x", maxDetail+1), strings.Repeat("\u00e9", maxDetail), strings.Repeat("\U0001f525", 60), "\ufffd\x00\xc3",
+	} {
+		tr := newTrace()
+		tr.add(ViolationWrite, text)
+		got := tr.violations[0].Detail
+		if len(got) > maxDetail || !utf8.ValidString(got) || strings.ContainsRune(got, utf8.RuneError) || len(text) < maxDetail && len(got) > len(text) {
+			t.Errorf("%d bytes became %d: %q", len(text), len(got), got)
 		}
 	}
 }
@@ -214,7 +213,6 @@ func FuzzTraceEvent(f *testing.F) {
 	f.Add([]byte{8, 0, 200})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		tr := newTrace()
-		tr.arm()
 		for range 3 { // twice the same is one entry
 			if tr.event(b) != nil {
 				return
@@ -225,7 +223,7 @@ func FuzzTraceEvent(f *testing.F) {
 			t.Errorf("one event gave %v", v)
 		}
 		for _, x := range v {
-			if len(x.Detail) > 4*maxDetail || !utf8.ValidString(x.Detail) || strings.ContainsAny(x.Detail, "\x1b\n\r") {
+			if len(x.Detail) > maxDetail || !utf8.ValidString(x.Detail) || strings.ContainsAny(x.Detail, "\x1b\n\r") {
 				t.Errorf("detail %q", x.Detail)
 			}
 		}

@@ -29,7 +29,7 @@ func rows() []row {
 		}
 	}
 	for test, deeds := range map[string][]deed{
-		"TestExhaustion": exhaustionDeeds, "TestEnds": endDeeds, "TestOutput": outputDeeds, "TestValues": valueDeeds, "TestSQLExhaustion": sqlDeeds,
+		"TestExhaustion": exhaustionDeeds, "TestEnds": endDeeds, "TestOutput": outputDeeds, "TestValues": valueDeeds, "TestSQLExhaustion": sqlDeeds, "TestStarts": startDeeds,
 	} {
 		for _, d := range deeds {
 			all = append(all, row{d.name, test, d.recorded})

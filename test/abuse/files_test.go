@@ -66,6 +66,17 @@ finally:
 	{"replace an input", `os.rename("/in/0/000000.parquet", "/in/0/pwned")`, "EROFS|EACCES", []string{"write /in/0/000000.parquet -> /in/0/pwned"}},
 	{"change the mode of an input", `os.chmod("/in/0/000000.parquet", 0o777)`, "EROFS|EPERM", []string{"write /in/0/000000.parquet"}},
 	{"change the time of an input", `os.utime("/in/0/000000.parquet", (1, 1))`, "EROFS|EPERM", []string{"write /in/0/000000.parquet"}},
+	{"change the time of an input through its descriptor", `os.utime(os.open("/in/0/000000.parquet", os.O_RDONLY), (1, 1))`, "EROFS|EPERM", []string{"write /in/0/000000.parquet"}},
+	{"change the mode of an input through its descriptor", `os.fchmod(os.open("/in/0/000000.parquet", os.O_RDONLY), 0o777)`, "EROFS|EPERM", []string{"write /in/0/000000.parquet"}},
+	{"change the mode of an input by fchmodat2", `syscall(452, -100, b"/in/0/000000.parquet", 0o777, 0)`, "ENOSYS", nil},
+	{"set an attribute of an input", `os.setxattr("/in/0/000000.parquet", "user.pwned", b"x")`, "EROFS|EPERM|EACCES", []string{"write /in/0/000000.parquet"}},
+	{"set an attribute of the interpreter through its descriptor", `os.setxattr(os.open(os.__file__, os.O_RDONLY), "user.pwned", b"x")`, "EROFS|EPERM|EACCES", []string{"write .../os.py"}},
+	{"remove an attribute of the harness through its descriptor", `os.removexattr(os.open(headgate.__file__, os.O_RDONLY), "user.pwned")`, "EROFS|EPERM|EACCES", []string{"write /sdk/headgate/__init__.py"}},
+	{"make a socket among the inputs", `socket.socket(socket.AF_UNIX).bind("/in/0/socket")`, "EROFS|EACCES", []string{"write /in/0/socket"}},
+	{"write to an input through a mapping", `
+import mmap
+fd = os.open("/in/0/000000.parquet", os.O_RDONLY)
+mmap.mmap(fd, 0, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)`, "EACCES", nil},
 	{"cut off an input", `os.truncate("/in/0/000000.parquet", 0)`, "EROFS|EACCES", []string{"write /in/0/000000.parquet"}},
 	{"link an input to where it can be written", `os.link("/in/0/000000.parquet", "/tmp/mine")`, "EXDEV|EROFS|EPERM", nil},
 	{"write to the interpreter", `open(os.__file__, "a")`, "EROFS|EACCES", []string{"write .../os.py"}},

@@ -20,6 +20,13 @@ raise OSError(s.connect_ex(("198.51.100.7", 8080)), "")`, "ENETUNREACH", []strin
 	{"connect to an abstract unix socket of the host", `socket.socket(socket.AF_UNIX).connect("\0/tmp/.X11-unix/X0")`, "ECONNREFUSED", []string{"connect unix:@/tmp/.X11-unix/X0"}},
 	{"look up a name", `return socket.getaddrinfo("exfiltrated-data.example.com", 80)`, ".*gaierror.*|-[23]|.*resol.*", []string{"connect 127.0.0.1:53 (name lookup)"}},
 	{"send a datagram", `socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("8.8.8.8", 9))`, "ENETUNREACH", []string{"sendto 8.8.8.8:9"}},
+	{"send a datagram behind another", `
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+def header(address):
+    return struct.pack("QIIQQQQIIII", ctypes.addressof(address) if address else 0, 16 if address else 0, 0, ctypes.addressof(iov), 1, 0, 0, 0, 0, 0, 0)
+iov = ctypes.create_string_buffer(struct.pack("QQ", ctypes.addressof(ctypes.create_string_buffer(1)), 1))
+to = ctypes.create_string_buffer(struct.pack("=HH4s8x", 2, 0x0900, bytes([8, 8, 8, 1])))
+syscall(307, u.fileno(), ctypes.create_string_buffer(header(None) + header(to)), 2, 0)`, "EDESTADDRREQ|ENETUNREACH", []string{"sendto 8.8.8.1:9"}},
 	{"send a datagram as a message", `socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendmsg([b"x"], [], 0, ("8.8.4.4", 53))`, "ENETUNREACH", []string{"sendto 8.8.4.4:53 (name lookup)"}},
 	{"open a raw socket", `socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)`, "EPERM", []string{"socket raw IPv4 socket"}},
 	{"open a packet socket", `socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3)`, "EPERM", []string{"socket raw packet socket"}},

@@ -10,6 +10,11 @@ const refused = "EPERM|ENOSYS|EACCES"
 var privilegeTries = []try{
 	call("mount", "mount a file system", `syscall(165, b"none", b"/tmp", b"tmpfs", 0, None)`, refused),
 	call("mount", "remount the root for writing", `syscall(165, None, b"/", None, 0x20 | 0x1000, None)`, refused),
+	call("mount_setattr", "make mounts writable by mount_setattr", `syscall(442, -100, b"/in", 0, ctypes.create_string_buffer(32), 32)`, refused),
+	call("fspick", "take a mount to configure", `syscall(433, -100, b"/", 0)`, refused),
+	call("quotactl_fd", "change quotas through a descriptor", `syscall(443, os.open("/tmp", os.O_RDONLY), 0, 0, None)`, refused),
+	call("migrate_pages", "move the pages of a process of the host", `syscall(256, int(HOST["pid"]), 0, None, None)`, refused),
+	call("sysctl", "set a kernel parameter by sysctl", `syscall(156, None)`, refused),
 	call("umount2", "unmount what covers something", `syscall(166, b"/in", 2)`, refused),
 	call("pivot_root", "pivot the root", `syscall(155, b"/tmp", b"/tmp")`, refused),
 	call("chroot", "chroot", `os.chroot("/tmp")`, refused),

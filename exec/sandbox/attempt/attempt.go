@@ -56,9 +56,15 @@ var Changes = []Call{
 	{"utimensat", unix.SYS_UTIMENSAT, []int{1}},
 	{"setxattr", unix.SYS_SETXATTR, []int{0}},
 	{"lsetxattr", unix.SYS_LSETXATTR, []int{0}},
+	{"fsetxattr", unix.SYS_FSETXATTR, nil},
 	{"removexattr", unix.SYS_REMOVEXATTR, []int{0}},
 	{"lremovexattr", unix.SYS_LREMOVEXATTR, []int{0}},
+	{"fremovexattr", unix.SYS_FREMOVEXATTR, nil},
 }
+
+// Bind makes a file when its address is the name of a unix socket. It is told as
+// an open for writing then.
+var Bind = Call{"bind", unix.SYS_BIND, nil}
 
 // Opens are the calls that gVisor decodes itself.
 var Opens = []uintptr{unix.SYS_OPEN, unix.SYS_OPENAT, unix.SYS_CREAT}
@@ -77,17 +83,17 @@ var Sends = []Call{
 var privileged = map[uint64]string{
 	unix.SYS_ACCT: "acct", unix.SYS_ADD_KEY: "add_key", unix.SYS_ADJTIMEX: "adjtimex", unix.SYS_BPF: "bpf", unix.SYS_CAPSET: "capset",
 	unix.SYS_CHROOT: "chroot", unix.SYS_CLOCK_ADJTIME: "clock_adjtime", unix.SYS_CLOCK_SETTIME: "clock_settime",
-	unix.SYS_DELETE_MODULE: "delete_module", unix.SYS_FANOTIFY_INIT: "fanotify_init", unix.SYS_FINIT_MODULE: "finit_module",
-	unix.SYS_FSMOUNT: "fsmount", unix.SYS_FSOPEN: "fsopen", unix.SYS_INIT_MODULE: "init_module", unix.SYS_IO_URING_SETUP: "io_uring_setup",
+	unix.SYS_CREATE_MODULE: "create_module", unix.SYS_DELETE_MODULE: "delete_module", unix.SYS_FANOTIFY_INIT: "fanotify_init", unix.SYS_FINIT_MODULE: "finit_module",
+	unix.SYS_FSCONFIG: "fsconfig", unix.SYS_FSMOUNT: "fsmount", unix.SYS_FSOPEN: "fsopen", unix.SYS_FSPICK: "fspick", unix.SYS_INIT_MODULE: "init_module", unix.SYS_IO_URING_SETUP: "io_uring_setup",
 	unix.SYS_IOPERM: "ioperm", unix.SYS_IOPL: "iopl", unix.SYS_KCMP: "kcmp", unix.SYS_KEXEC_FILE_LOAD: "kexec_file_load",
 	unix.SYS_KEXEC_LOAD: "kexec_load", unix.SYS_KEYCTL: "keyctl", unix.SYS_LOOKUP_DCOOKIE: "lookup_dcookie", unix.SYS_MODIFY_LDT: "modify_ldt",
-	unix.SYS_MOUNT: "mount", unix.SYS_MOVE_MOUNT: "move_mount", unix.SYS_MOVE_PAGES: "move_pages", unix.SYS_NAME_TO_HANDLE_AT: "name_to_handle_at",
+	unix.SYS_MIGRATE_PAGES: "migrate_pages", unix.SYS_MOUNT: "mount", unix.SYS_MOUNT_SETATTR: "mount_setattr", unix.SYS_MOVE_MOUNT: "move_mount", unix.SYS_MOVE_PAGES: "move_pages", unix.SYS_NAME_TO_HANDLE_AT: "name_to_handle_at",
 	unix.SYS_OPEN_BY_HANDLE_AT: "open_by_handle_at", unix.SYS_OPEN_TREE: "open_tree", unix.SYS_PERF_EVENT_OPEN: "perf_event_open",
 	unix.SYS_PIDFD_GETFD: "pidfd_getfd", unix.SYS_PIVOT_ROOT: "pivot_root", unix.SYS_PROCESS_VM_READV: "process_vm_readv",
-	unix.SYS_PROCESS_VM_WRITEV: "process_vm_writev", unix.SYS_PTRACE: "ptrace", unix.SYS_QUOTACTL: "quotactl", unix.SYS_REBOOT: "reboot",
+	unix.SYS_PROCESS_VM_WRITEV: "process_vm_writev", unix.SYS_PTRACE: "ptrace", unix.SYS_QUOTACTL: "quotactl", unix.SYS_QUOTACTL_FD: "quotactl_fd", unix.SYS_REBOOT: "reboot",
 	unix.SYS_REQUEST_KEY: "request_key", unix.SYS_SETDOMAINNAME: "setdomainname", unix.SYS_SETHOSTNAME: "sethostname", unix.SYS_SETNS: "setns",
 	unix.SYS_SETTIMEOFDAY: "settimeofday", unix.SYS_SWAPOFF: "swapoff", unix.SYS_SWAPON: "swapon", unix.SYS_SYSLOG: "syslog",
-	unix.SYS_UMOUNT2: "umount2", unix.SYS_UNSHARE: "unshare", unix.SYS_USERFAULTFD: "userfaultfd", unix.SYS_VHANGUP: "vhangup",
+	unix.SYS__SYSCTL: "sysctl", unix.SYS_UMOUNT2: "umount2", unix.SYS_UNSHARE: "unshare", unix.SYS_USERFAULTFD: "userfaultfd", unix.SYS_VHANGUP: "vhangup",
 }
 
 // Namespaces are the flags of clone and unshare that ask for namespaces. Whoever
@@ -100,7 +106,7 @@ func Points() []string {
 	points := []string{
 		"syscall/connect/enter", "syscall/socket/exit",
 		"syscall/execve/enter", "syscall/execveat/enter",
-		"syscall/open/exit", "syscall/openat/exit", "syscall/creat/exit", Openat2.Point(),
+		"syscall/open/exit", "syscall/openat/exit", "syscall/creat/exit", Openat2.Point(), Bind.Point(),
 	}
 	for _, c := range Changes {
 		points = append(points, c.Point())
@@ -109,9 +115,26 @@ func Points() []string {
 		points = append(points, c.Point())
 	}
 	for number := range privileged {
-		points = append(points, "syscall/sysno/"+strconv.FormatUint(number, 10)+"/exit")
+		points = append(points, rawPoint(number))
 	}
-	return append(points, "syscall/sysno/"+strconv.Itoa(unix.SYS_CLONE)+"/exit")
+	return append(points, rawPoint(unix.SYS_CLONE))
+}
+
+func rawPoint(number uint64) string {
+	return "syscall/sysno/" + strconv.FormatUint(number, 10) + "/exit"
+}
+
+// Newer are the points, with their numbers, of calls that are newer than all that
+// gVisor has: it knows no points of them.
+func Newer() map[string]uintptr {
+	const last = unix.SYS_EPOLL_PWAIT2
+	points := make(map[string]uintptr)
+	for number := range privileged {
+		if number > last {
+			points[rawPoint(number)] = uintptr(number)
+		}
+	}
+	return points
 }
 
 // Privileged returns the name of a call that no function has a use for.

@@ -5,15 +5,18 @@ import (
 	"path"
 	"strings"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/context"
+	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/fd"
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/seccheck"
 	pb "gvisor.dev/gvisor/pkg/sentry/seccheck/points/points_go_proto"
 	_ "gvisor.dev/gvisor/pkg/sentry/seccheck/sinks/remote" // registers the sink that ours wraps
+	"gvisor.dev/gvisor/pkg/sentry/syscalls"
 	slinux "gvisor.dev/gvisor/pkg/sentry/syscalls/linux"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 
@@ -40,8 +43,13 @@ func watch(table *kernel.SyscallTable) {
 		table.Table[number] = call
 	}
 	decode(attempt.Openat2, openat2)
+	decode(attempt.Bind, bind)
 	for _, c := range attempt.Sends {
 		decode(c, send)
+	}
+	for name, number := range attempt.Newer() {
+		table.Table[number] = syscalls.Error(name, linuxerr.ENOSYS, "", nil) // what is in no table is not traced
+		seccheck.Points[name] = seccheck.PointDesc{ID: seccheck.GetPointForSyscall(seccheck.SyscallRawExit, number), Name: name}
 	}
 
 	remote := seccheck.Sinks["remote"]
@@ -114,7 +122,9 @@ func change(c attempt.Call) kernel.SyscallToProto {
 			if c.At() {
 				directory = info.Args[i-1].Int()
 			}
-			if name, err := t.CopyInString(info.Args[i].Pointer(), linux.PATH_MAX); err == nil {
+			if at := info.Args[i].Pointer(); at == 0 && c.At() {
+				names = append(names, descriptor(t, directory)) // of utimensat: the open file itself
+			} else if name, err := t.CopyInString(at, linux.PATH_MAX); err == nil {
 				names = append(names, absolute(t, directory, name))
 			}
 		}
@@ -192,15 +202,35 @@ func openat2(t *kernel.Task, _ seccheck.FieldSet, data *pb.ContextData, info ker
 	return m, pb.MessageType_MESSAGE_SYSCALL_OPEN
 }
 
-// send decodes where sendto, sendmsg and sendmmsg (its first message) send to.
+// bind decodes the file that a unix socket with a name is.
+func bind(t *kernel.Task, _ seccheck.FieldSet, data *pb.ContextData, info kernel.SyscallInfo) (proto.Message, pb.MessageType) {
+	m := &pb.Open{ContextData: data, Sysno: uint64(info.Sysno), Exit: exit(info)}
+	address := socketAddress(t, info.Args[1].Pointer(), info.Args[2].Uint())
+	if len(address) > 2 && hostarch.ByteOrder.Uint16(address) == linux.AF_UNIX && address[2] != 0 {
+		name, _, _ := strings.Cut(string(address[2:]), "\x00")
+		m.Flags, m.Pathname = linux.O_WRONLY, absolute(t, linux.AT_FDCWD, name)
+	}
+	return m, pb.MessageType_MESSAGE_SYSCALL_OPEN
+}
+
+// send decodes where sendto, sendmsg and sendmmsg (of its messages the first that
+// says so) send to.
 func send(t *kernel.Task, _ seccheck.FieldSet, data *pb.ContextData, info kernel.SyscallInfo) (proto.Message, pb.MessageType) {
 	m := &pb.Connect{ContextData: data, Sysno: uint64(info.Sysno), Fd: int64(info.Args[0].Int()), Exit: exit(info)}
 	if info.Sysno == attempt.Sends[0].Number {
 		m.Address = socketAddress(t, info.Args[4].Pointer(), info.Args[5].Uint())
 		return m, pb.MessageType_MESSAGE_SYSCALL_CONNECT
 	}
-	var header [12]byte // of struct msghdr the name and its length
-	if _, err := t.CopyInBytes(info.Args[1].Pointer(), header[:]); err == nil {
+	const size = 64 // of struct mmsghdr, which begins with a struct msghdr
+	messages := uint32(1)
+	if info.Sysno == unix.SYS_SENDMMSG {
+		messages = min(info.Args[2].Uint(), linux.UIO_MAXIOV)
+	}
+	for i := uint32(0); i < messages && len(m.Address) == 0; i++ {
+		var header [12]byte // the name and its length
+		if _, err := t.CopyInBytes(info.Args[1].Pointer()+hostarch.Addr(i*size), header[:]); err != nil {
+			break
+		}
 		at := hostarch.Addr(hostarch.ByteOrder.Uint64(header[:]))
 		m.Address = socketAddress(t, at, hostarch.ByteOrder.Uint32(header[8:]))
 	}
