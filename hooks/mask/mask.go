@@ -12,7 +12,9 @@ import (
 	"encoding/json"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // Mark is what stands in the place of a secret.
@@ -65,7 +67,7 @@ func forms(v string) []string {
 			continue
 		}
 		digits := hex.EncodeToString([]byte(text))
-		out = append(out, digits, strings.ToUpper(digits), url.QueryEscape(text), url.PathEscape(text), inJSON(text), inRepr(text))
+		out = append(out, digits, strings.ToUpper(digits), url.QueryEscape(text), url.PathEscape(text), inJSON(text), inRepr(text), inRecord(text))
 		for _, enc := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
 			for offset := range 3 {
 				out = append(out, inBase64(enc, text, offset))
@@ -96,6 +98,16 @@ func inJSON(text string) string {
 // a container shows it.
 func inRepr(text string) string {
 	return strings.NewReplacer(`\`, `\\`, "\n", `\n`, "\r", `\r`, "\t", `\t`).Replace(text)
+}
+
+// inRecord is text as the record of violations shows it.
+func inRecord(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !strconv.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, text)
 }
 
 // Empty reports whether there is nothing to hide.

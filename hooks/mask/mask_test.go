@@ -24,7 +24,7 @@ func TestFormsOfASecretAreHidden(t *testing.T) {
 		secret, "x" + secret + "y", secret + secret, hex.EncodeToString([]byte(secret)), fmt.Sprintf("%X", secret),
 		url.QueryEscape(secret), url.PathEscape(secret), string(doc),
 		"first line of it", "KeyError: 'second line of it'", `'first line of it\nsecond line of it'`,
-		secret[:9], "Error: " + secret[:9] + "...", "tail of one: \n" + secret[6:] + " and more", secret[:10] + "…",
+		secret[:9], "Error: " + secret[:9] + "...", "tail of one: \n" + secret[6:] + " and more", secret[:10] + "…", "exec sh -c has?tab and \"quotes\"",
 	} {
 		got := m.Text(text)
 		if !strings.Contains(got, Mark) {
