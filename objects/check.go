@@ -48,7 +48,8 @@ type CheckStats struct {
 // and goes on. It may run while others read and write; what comes meanwhile is
 // not checked. The error says that it could not look, not that it found faults.
 func (s *Store) Check(ctx context.Context, report func(Fault)) (CheckStats, error) {
-	c := &check{s: s, report: report, kinds: make(map[OID]Type), missing: make(map[link]bool)}
+	sound := true
+	c := &check{s: s, report: func(f Fault) { sound = false; report(f) }, kinds: make(map[OID]Type), missing: make(map[link]bool)}
 	s.mu.RLock()
 	packs := slices.SortedFunc(maps.Values(s.small.byID), func(a, b *packFile) int { return strings.Compare(a.id, b.id) })
 	s.mu.RUnlock()
@@ -74,7 +75,7 @@ func (s *Store) Check(ctx context.Context, report func(Fault)) (CheckStats, erro
 			}
 		}
 	}
-	return c.stats, nil
+	return c.stats, c.reachability(ctx, sound)
 }
 
 // check is one run of Check.

@@ -42,6 +42,7 @@ type Store struct {
 	threshold int64
 	log       *slog.Logger
 	packs     packReader
+	reach     reachability
 
 	mu    sync.RWMutex
 	small packSet

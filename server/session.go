@@ -193,6 +193,7 @@ func (c *session) uploadPack(name lake.Name) int {
 		Objects: l.Objects, Refs: l.Refs, Head: refs.Name("refs/heads/" + c.cfg.Head),
 		Agent: "headgate/" + c.cfg.Version, Hidden: hiddenRefs, KeepAlive: c.cfg.KeepAlive,
 	}
+	l.Upkeep() // of a lake that has none yet, or grew while nobody looked
 	return c.served(name, up.Serve(c.client, c.protocol(), c.in, c.out))
 }
 
@@ -215,6 +216,7 @@ func (c *session) receivePack(name lake.Name) int {
 		Hidden: hiddenRefs, Limits: c.cfg.Limits, KeepAlive: c.cfg.KeepAlive, Logger: c.log,
 	}
 	// A run goes on when its pusher has gone, so a push has the server's lifetime.
+	defer l.Upkeep()
 	return c.served(name, rp.Serve(c.lifetime, c.protocol(), c.in, c.out))
 }
 

@@ -92,7 +92,7 @@ func (d *Directory) openLocked(n Name) (*Lake, error) {
 }
 
 func openLake(dir string, n Name, key *SecretsKey, log *slog.Logger) (_ *Lake, err error) {
-	l := &Lake{Name: n}
+	l := &Lake{Name: n, upkeep: newUpkeep(log.With("lake", string(n)))}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, l.close())

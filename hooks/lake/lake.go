@@ -64,11 +64,14 @@ type Lake struct {
 	Actions *exec.Cache
 	Runs    *Journal
 	Secrets *Secrets
+
+	upkeep *upkeep
 }
 
 // close closes what is open; a nil part was never opened.
 func (l *Lake) close() error {
 	var errs []error
+	l.upkeep.end()
 	if l.Secrets != nil {
 		errs = append(errs, l.Secrets.Close())
 	}
