@@ -17,6 +17,10 @@ const maxTreeDepth = 4096
 // client has are left, in case clocks were skewed; git's number.
 const slop = 5
 
+// walkAtMost is a selection's bound: setting bitmaps up costs as much as reading
+// some hundred trees.
+const walkAtMost = 500
+
 // selection is what a fetch is to be answered with.
 type selection struct {
 	wants  []objects.OID // of any type
@@ -26,6 +30,9 @@ type selection struct {
 	// haveTrees also leaves out the content of every have, not only of those
 	// next to what is sent: for shallow clients, whose haves are not connected to the wants.
 	haveTrees bool
+	// walkAtMost is how many commits are walked, and their trees read, where
+	// bitmaps could answer too.
+	walkAtMost int
 }
 
 // tagRef is an annotated tag that a ref names.
@@ -34,151 +41,192 @@ type tagRef struct {
 	target objects.OID
 }
 
-// enumerator lists the objects of a selection. It holds an oid or two for each
-// object sent or left out, and no content.
+// enumerator lists the objects of a selection. It holds a few bits for each
+// object that the index knows, an oid or two for each other, and no content.
 type enumerator struct {
 	*graph
 	filter Filter
-	sent   map[objects.OID]struct{}
-	theirs map[objects.OID]struct{} // trees, blobs and tags that the client has
-	depth  map[objects.OID]int64    // with a tree filter: the smallest depth a tree was entered at
-	out    []objects.OID
+	sent   objectSet
+	theirs objectSet             // trees, blobs and tags that the client has
+	depth  map[objects.OID]int64 // with a tree filter: the smallest depth a tree was entered at
+	out    objectList
 	tick   func(n int)
 }
 
 // enumerate returns every object reachable from the wants and not from the
 // haves, as git rev-list --objects does: commits first, newest first, then tags,
-// trees and blobs. tick is called now and then with the count so far.
-func enumerate(ctx context.Context, g *graph, sel selection, tick func(n int)) ([]objects.OID, error) {
+// trees and blobs. Where bitmaps answer, it is what git rev-list gives with
+// bitmaps: it leaves out whatever a have leads to, not only what is next to the
+// commits sent. tick is called now and then with the count so far.
+func enumerate(ctx context.Context, g *graph, sel selection, tick func(n int)) (*objectList, error) {
 	e := &enumerator{
 		graph: g, filter: sel.filter, tick: tick,
-		sent: map[objects.OID]struct{}{}, theirs: map[objects.OID]struct{}{}, depth: map[objects.OID]int64{},
+		sent: g.newSet(), theirs: g.newSet(), depth: map[objects.OID]int64{}, out: objectList{x: g.x},
 	}
 	if err := e.run(ctx, sel); err != nil {
 		return nil, err
 	}
-	return e.out, nil
+	return &e.out, nil
 }
 
-func (e *enumerator) run(ctx context.Context, sel selection) error {
-	var theirCommits, ourCommits []*commit
+// root is a want that is no commit.
+type root struct {
+	oid    objects.OID
+	t      objects.Type
+	tagged bool
+}
+
+// asked is a selection, peeled.
+type asked struct {
+	ours, theirs []*commit
+	tags         []objects.OID
+	roots        []root
+	content      bool // the client has trees or blobs of no commit it named
+}
+
+func (e *enumerator) peelAll(ctx context.Context, sel selection) (asked, error) {
+	var a asked
 	for _, oid := range sel.haves {
 		tags, target, t, err := e.peel(ctx, oid)
 		if err != nil {
-			return err
+			return a, err
 		}
 		for _, tag := range tags {
-			e.theirs[tag] = struct{}{}
+			e.theirs.add(e.key(tag))
 		}
 		switch t {
 		case objects.Commit:
 			c, err := e.load(ctx, target)
 			if err != nil {
-				return err
+				return a, err
 			}
-			theirCommits = append(theirCommits, c)
+			a.theirs = append(a.theirs, c)
 		case objects.Tree:
-			if err := e.exclude(ctx, target, 0); err != nil {
-				return err
+			a.content = true
+			if err := e.exclude(ctx, e.key(target), 0); err != nil {
+				return a, err
 			}
 		default:
-			e.theirs[target] = struct{}{}
+			a.content = true
+			e.theirs.add(e.key(target))
 		}
 	}
-	type root struct {
-		oid    objects.OID
-		t      objects.Type
-		tagged bool
-	}
-	var roots []root
-	var tags []objects.OID
 	for _, oid := range sel.wants {
 		chain, target, t, err := e.peel(ctx, oid)
 		if err != nil {
-			return err
+			return a, err
 		}
-		tags = append(tags, chain...)
+		a.tags = append(a.tags, chain...)
 		if t != objects.Commit {
-			roots = append(roots, root{target, t, len(chain) > 0})
+			a.roots = append(a.roots, root{target, t, len(chain) > 0})
 			continue
 		}
 		c, err := e.load(ctx, target)
 		if err != nil {
-			return err
+			return a, err
 		}
-		ourCommits = append(ourCommits, c)
+		a.ours = append(a.ours, c)
 	}
+	return a, nil
+}
 
-	commits, err := e.limit(ctx, ourCommits, theirCommits)
+func (e *enumerator) run(ctx context.Context, sel selection) error {
+	a, err := e.peelAll(ctx, sel)
 	if err != nil {
 		return err
 	}
-	for _, c := range commits {
-		e.add(c.oid)
-		for _, p := range e.parents(c) {
-			if pc := e.commits[p]; pc != nil && pc.flags&uninteresting != 0 {
-				if err := e.exclude(ctx, pc.tree, 0); err != nil {
-					return err
-				}
-			}
+	// A bitmap knows neither a shallow client's history nor at what depth a tree lies.
+	bitmaps := e.x != nil && len(e.grafts) == 0 && !sel.haveTrees && len(a.roots) == 0 && !a.content &&
+		(e.filter.treeDepth == unlimited || e.filter.treeDepth == 0)
+	switch {
+	case bitmaps && len(a.theirs) == 0:
+		err = e.byBitmaps(ctx, a)
+	case bitmaps:
+		var few bool
+		if few, err = e.byWalk(ctx, sel, a, sel.walkAtMost); err == nil && !few {
+			err = e.byBitmaps(ctx, a)
 		}
+	default:
+		_, err = e.byWalk(ctx, sel, a, math.MaxInt)
 	}
-	if sel.haveTrees {
-		for _, c := range theirCommits {
-			if err := e.exclude(ctx, c.tree, 0); err != nil {
-				return err
-			}
-		}
-	}
-	for _, oid := range tags {
-		e.add(oid)
-	}
-	for _, r := range roots {
-		switch {
-		case r.tagged && r.t == objects.Tree:
-			err = e.include(ctx, r.oid, 0)
-		case r.tagged:
-			err = e.includeBlob(ctx, r.oid, 0)
-		case r.t == objects.Tree:
-			// Asked for by name: sent, and its content starts at depth 0 as in git.
-			err = e.include(ctx, r.oid, -1)
-		default:
-			delete(e.theirs, r.oid)
-			e.add(r.oid)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	for _, c := range commits {
-		if err := e.include(ctx, c.tree, 0); err != nil {
-			return err
-		}
+	if err != nil {
+		return err
 	}
 	for _, tag := range sel.tags {
-		if _, ok := e.sent[tag.target]; ok {
+		if e.sent.has(e.key(tag.target)) {
 			for _, oid := range tag.chain {
-				e.add(oid)
+				e.add(e.key(oid))
 			}
 		}
 	}
 	return nil
 }
 
-func (e *enumerator) add(oid objects.OID) {
-	if _, ok := e.sent[oid]; ok {
-		return
+// byWalk lists the objects by reading trees. It returns false, and has listed
+// nothing, if there are more commits than max.
+func (e *enumerator) byWalk(ctx context.Context, sel selection, a asked, max int) (bool, error) {
+	commits, ok, err := e.limit(ctx, a.ours, a.theirs, max)
+	if err != nil || !ok {
+		return false, err
 	}
-	if _, ok := e.theirs[oid]; ok {
-		return
+	for _, c := range commits {
+		e.add(e.key(c.oid))
+		for _, p := range e.parents(c) {
+			if pc := e.commits[p]; pc != nil && pc.flags&uninteresting != 0 {
+				if err := e.exclude(ctx, e.key(pc.tree), 0); err != nil {
+					return false, err
+				}
+			}
+		}
 	}
-	e.sent[oid] = struct{}{}
-	e.out = append(e.out, oid)
-	e.tick(len(e.out))
+	if sel.haveTrees {
+		for _, c := range a.theirs {
+			if err := e.exclude(ctx, e.key(c.tree), 0); err != nil {
+				return false, err
+			}
+		}
+	}
+	for _, oid := range a.tags {
+		e.add(e.key(oid))
+	}
+	for _, r := range a.roots {
+		k := e.key(r.oid)
+		switch {
+		case r.tagged && r.t == objects.Tree:
+			err = e.include(ctx, k, 0)
+		case r.tagged:
+			err = e.includeBlob(ctx, k, 0)
+		case r.t == objects.Tree:
+			// Asked for by name: sent, and its content starts at depth 0 as in git.
+			err = e.include(ctx, k, -1)
+		default:
+			e.theirs.remove(k)
+			e.add(k)
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	for _, c := range commits {
+		if err := e.include(ctx, e.key(c.tree), 0); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
-// limit returns the commits reachable from ours and not from theirs, newest first.
-func (e *enumerator) limit(ctx context.Context, ours, theirs []*commit) ([]*commit, error) {
+func (e *enumerator) add(k key) {
+	if e.sent.has(k) || e.theirs.has(k) {
+		return
+	}
+	e.sent.add(k)
+	e.out.add(k)
+	e.tick(e.out.Len())
+}
+
+// limit returns the commits reachable from ours and not from theirs, newest
+// first. It returns false as soon as it sees more than max.
+func (e *enumerator) limit(ctx context.Context, ours, theirs []*commit, max int) ([]*commit, bool, error) {
 	q := &commitQueue{}
 	live := 0 // commits in the queue that the client is not known to have
 	enqueue := func(c *commit) {
@@ -240,13 +288,16 @@ func (e *enumerator) limit(ctx context.Context, ours, theirs []*commit) ([]*comm
 		c.flags |= walked
 		if c.flags&uninteresting == 0 {
 			live--
+			if len(list) == max {
+				return nil, false, nil
+			}
 			list = append(list, c)
 			oldest = min(oldest, c.date)
 		}
 		for _, p := range e.parents(c) {
 			pc, err := e.load(ctx, p)
 			if err != nil {
-				return nil, fmt.Errorf("parent of commit %s: %w", c.oid, err)
+				return nil, false, fmt.Errorf("parent of commit %s: %w", c.oid, err)
 			}
 			if c.flags&uninteresting != 0 {
 				paint(pc)
@@ -254,7 +305,7 @@ func (e *enumerator) limit(ctx context.Context, ours, theirs []*commit) ([]*comm
 			enqueue(pc)
 		}
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
 	// Commits found to be the client's after they were listed drop out here.
@@ -264,110 +315,116 @@ func (e *enumerator) limit(ctx context.Context, ours, theirs []*commit) ([]*comm
 			kept = append(kept, c)
 		}
 	}
-	return kept, nil
+	return kept, true, nil
 }
 
 // exclude marks a tree and all below it as the client's.
-func (e *enumerator) exclude(ctx context.Context, tree objects.OID, level int) error {
-	if _, ok := e.theirs[tree]; ok {
+func (e *enumerator) exclude(ctx context.Context, tree key, level int) error {
+	return e.fill(ctx, &e.theirs, tree, level, nil)
+}
+
+// fill adds a tree and all below it to a set. A tree that is in the set already
+// has all that is below it there too. found, if not nil, is called for what is added.
+func (g *graph) fill(ctx context.Context, set *objectSet, tree key, level int, found func(key, objects.Type)) error {
+	if set.has(tree) {
 		return nil
 	}
-	e.theirs[tree] = struct{}{}
-	entries, err := e.entries(ctx, tree, level)
-	if err != nil {
-		return err
+	set.add(tree)
+	if found != nil {
+		found(tree, objects.Tree)
 	}
-	for _, en := range entries {
-		switch en.Mode {
-		case gitobj.ModeGitlink:
-		case gitobj.ModeTree:
-			if err := e.exclude(ctx, en.OID, level+1); err != nil {
-				return err
-			}
-		default:
-			e.theirs[en.OID] = struct{}{}
+	return g.links(ctx, tree.oid, level, func(mode gitobj.Mode, oid objects.OID) error {
+		k := g.key(oid)
+		if mode == gitobj.ModeTree {
+			return g.fill(ctx, set, k, level+1, found)
 		}
-	}
-	return nil
+		if !set.has(k) {
+			set.add(k)
+			if found != nil {
+				found(k, objects.Blob)
+			}
+		}
+		return nil
+	})
 }
 
 // include lists a tree at the given depth and all below it that passes the
 // filter. Depth -1 is a tree asked for by name: no filter applies to itself.
-func (e *enumerator) include(ctx context.Context, tree objects.OID, depth int64) error {
+func (e *enumerator) include(ctx context.Context, tree key, depth int64) error {
 	if depth >= e.filter.treeDepth {
 		return nil
 	}
-	if _, ok := e.theirs[tree]; ok {
+	if e.theirs.has(tree) {
 		if depth >= 0 {
 			return nil
 		}
-		delete(e.theirs, tree) // asked for by name: the client lacks it, whatever its haves imply
+		e.theirs.remove(tree) // asked for by name: the client lacks it, whatever its haves imply
 	}
-	if before, ok := e.depth[tree]; ok && before <= depth {
-		return nil
-	} else if _, ok := e.sent[tree]; ok && e.filter.treeDepth == unlimited {
-		return nil
-	}
-	if e.filter.treeDepth != unlimited {
+	if e.filter.treeDepth == unlimited {
+		if e.sent.has(tree) {
+			return nil
+		}
+	} else {
 		// Met again nearer to the root, a tree shows more of its content.
-		e.depth[tree] = depth
+		if before, ok := e.depth[tree.oid]; ok && before <= depth {
+			return nil
+		}
+		e.depth[tree.oid] = depth
 	}
 	e.add(tree)
-	entries, err := e.entries(ctx, tree, int(max(depth, 0)))
+	return e.links(ctx, tree.oid, int(max(depth, 0)), func(mode gitobj.Mode, oid objects.OID) error {
+		if mode == gitobj.ModeTree {
+			return e.include(ctx, e.key(oid), depth+1)
+		}
+		return e.includeBlob(ctx, e.key(oid), depth+1)
+	})
+}
+
+func (e *enumerator) includeBlob(ctx context.Context, k key, depth int64) error {
+	if depth >= e.filter.treeDepth || e.sent.has(k) {
+		return nil
+	}
+	if pass, err := e.passes(ctx, k); err != nil || !pass {
+		return err
+	}
+	e.add(k)
+	return nil
+}
+
+// passes tells whether a blob is small enough for the filter.
+func (e *enumerator) passes(ctx context.Context, k key) (bool, error) {
+	switch limit := e.filter.blobLimit; limit {
+	case 0, unlimited:
+		return limit > 0, nil
+	default:
+		if k.known {
+			if size, ok := e.x.BlobSize(k.pos); ok {
+				return size < limit, nil
+			}
+		}
+		info, err := e.r.Stat(ctx, k.oid)
+		return info.Size < limit, err
+	}
+}
+
+// links calls fn for what a tree names, but for commits of other repositories.
+func (g *graph) links(ctx context.Context, tree objects.OID, level int, fn func(gitobj.Mode, objects.OID) error) error {
+	if level > maxTreeDepth {
+		return requestErrorf("tree %s lies more than %d directories deep", tree, maxTreeDepth)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	data, err := objects.ReadAll(ctx, g.r, tree, objects.Tree, gitobj.MaxBytes)
 	if err != nil {
 		return err
 	}
-	for _, en := range entries {
-		switch en.Mode {
-		case gitobj.ModeGitlink: // names a commit of another repository
-		case gitobj.ModeTree:
-			err = e.include(ctx, en.OID, depth+1)
-		default:
-			err = e.includeBlob(ctx, en.OID, depth+1)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (e *enumerator) includeBlob(ctx context.Context, oid objects.OID, depth int64) error {
-	if e.filter.blobLimit == 0 || depth >= e.filter.treeDepth {
-		return nil
-	}
-	if _, ok := e.sent[oid]; ok {
-		return nil
-	}
-	if e.filter.blobLimit != unlimited {
-		info, err := e.r.Stat(ctx, oid)
-		if err != nil {
-			return err
-		}
-		if info.Size >= e.filter.blobLimit {
+	return gitobj.TreeLinks(data, func(mode gitobj.Mode, oid objects.OID) error {
+		if mode == gitobj.ModeGitlink {
 			return nil
 		}
-	}
-	e.add(oid)
-	return nil
-}
-
-func (e *enumerator) entries(ctx context.Context, tree objects.OID, level int) ([]gitobj.Entry, error) {
-	if level > maxTreeDepth {
-		return nil, requestErrorf("tree %s lies more than %d directories deep", tree, maxTreeDepth)
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	data, err := objects.ReadAll(ctx, e.r, tree, objects.Tree, gitobj.MaxBytes)
-	if err != nil {
-		return nil, err
-	}
-	entries, err := gitobj.ParseTree(data)
-	if err != nil {
-		return nil, fmt.Errorf("parse tree %s: %w", tree, err)
-	}
-	return entries, nil
+		return fn(mode, oid)
+	})
 }
 
 // commitQueue is a heap with the newest commit on top; ties go by oid, so that

@@ -145,7 +145,7 @@ func (c *conn) fetchV2(ctx context.Context, args []string) error {
 	if len(q.wants) == 0 && !q.waitForDone {
 		return nil // as git: nothing was wanted
 	}
-	g := newGraph(c.Objects)
+	g := newGraph(ctx, c.Objects)
 	if err := c.checkWants(ctx, g, q.wants); err != nil {
 		return err
 	}

@@ -4,18 +4,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/headgate/headgate/objects"
 	"github.com/headgate/headgate/objects/gitobj"
+	"github.com/headgate/headgate/objects/reach"
 )
 
 // maxTagChain bounds tags of tags.
 const maxTagChain = 32
 
-// graph reads commits and keeps what a walk needs of them for the length of
-// one request.
+// graph looks commits up, in the reachability index or in the objects, and
+// keeps what a walk needs of them for the length of one request. It is asked for
+// objects that are there only: refs, what they lead to, and what was found by stat.
 type graph struct {
 	r       objects.Reader
+	x       *reach.Index // what the store knows of its commits; nil if nothing
 	commits map[objects.OID]*commit
 	// grafts are commits that the client holds, or will hold, without their
 	// parents: every walk ends there.
@@ -37,12 +41,21 @@ const (
 	walked                          // has left the queue
 )
 
-func newGraph(r objects.Reader) *graph {
-	return &graph{r: r, commits: map[objects.OID]*commit{}, grafts: map[objects.OID]struct{}{}}
+func newGraph(ctx context.Context, r objects.Reader) *graph {
+	return &graph{r: r, x: objects.Reachability(ctx, r), commits: map[objects.OID]*commit{}, grafts: map[objects.OID]struct{}{}}
 }
 
 func (g *graph) load(ctx context.Context, oid objects.OID) (*commit, error) {
 	if c := g.commits[oid]; c != nil {
+		return c, nil
+	}
+	if k := g.key(oid); k.known && int(k.pos) < g.x.Commits() {
+		known := g.x.Commit(k.pos)
+		c := &commit{oid: oid, tree: g.x.OID(known.Tree), date: known.Date, parents: make([]objects.OID, len(known.Parents))}
+		for i, p := range known.Parents {
+			c.parents[i] = g.x.OID(p)
+		}
+		g.commits[oid] = c
 		return c, nil
 	}
 	data, err := objects.ReadAll(ctx, g.r, oid, objects.Commit, gitobj.MaxBytes)
@@ -70,6 +83,16 @@ func (g *graph) parents(c *commit) []objects.OID {
 // first object that is no tag, with its type.
 func (g *graph) peel(ctx context.Context, oid objects.OID) (tags []objects.OID, target objects.OID, t objects.Type, err error) {
 	for range maxTagChain {
+		if k := g.key(oid); k.known {
+			switch t := g.x.Type(k.pos); t {
+			case objects.Tag:
+				if commit, ok := g.x.Target(k.pos); ok {
+					return append(tags, oid), g.x.OID(commit), objects.Commit, nil
+				}
+			default:
+				return tags, oid, t, nil
+			}
+		}
 		info, err := g.r.Stat(ctx, oid)
 		if err != nil {
 			return nil, objects.OID{}, 0, err
@@ -110,6 +133,13 @@ func (g *graph) reachAny(ctx context.Context, from []objects.OID, common map[obj
 		yes
 	)
 	state := map[objects.OID]uint8{}
+	var known []uint32 // those in common that the index has
+	for oid := range common {
+		if k := g.key(oid); k.known {
+			known = append(known, k.pos)
+		}
+	}
+	slices.Sort(known)
 	type frame struct {
 		c    *commit
 		next int
@@ -130,6 +160,16 @@ func (g *graph) reachAny(ctx context.Context, from []objects.OID, common map[obj
 			if _, ok := common[oid]; ok {
 				state[oid] = yes
 				return nil
+			}
+			if k := g.key(oid); k.known {
+				// Nothing that the index lacks can lie below a commit that it has.
+				if reaches, ok := g.x.ReachesAny(k.pos, known); ok {
+					state[oid] = no
+					if reaches {
+						state[oid] = yes
+					}
+					return nil
+				}
 			}
 			c, err := g.load(ctx, oid)
 			if err != nil {

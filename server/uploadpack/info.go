@@ -42,7 +42,7 @@ func (c *conn) objectInfo(ctx context.Context, args []string) error {
 	if req.size && len(req.oids) > 0 {
 		_ = c.out.Line("size") // the writer keeps its first error for flush
 	}
-	g := newGraph(c.Objects)
+	g := newGraph(ctx, c.Objects)
 	for _, oid := range req.oids {
 		if !req.size {
 			_ = c.out.Line("%s", oid)

@@ -72,7 +72,7 @@ func (c *conn) lsRefs(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	g := newGraph(c.Objects)
+	g := newGraph(ctx, c.Objects)
 	for _, ref := range list {
 		if req.peel {
 			tags, target, _, err := g.peel(ctx, ref.OID)
@@ -205,7 +205,7 @@ func (c *conn) advertiseV0(ctx context.Context, version int) error {
 		_ = c.out.Line("%s capabilities^{}\x00%s", objects.OID{}, caps)
 		return c.out.Flush()
 	}
-	g := newGraph(c.Objects)
+	g := newGraph(ctx, c.Objects)
 	for i, ref := range list {
 		if i == 0 {
 			_ = c.out.Line("%s %s\x00%s", ref.OID, ref.Name, caps)

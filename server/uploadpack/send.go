@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/headgate/headgate/objects"
 	"github.com/headgate/headgate/objects/pack"
 	"github.com/headgate/headgate/server/pktline"
 )
@@ -71,7 +70,7 @@ func (c *conn) sendBands(ctx context.Context, g *graph, q *fetchRequest, n *nego
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(progress, "Enumerating objects: %d, done.\n", len(list))
+	fmt.Fprintf(progress, "Enumerating objects: %d, done.\n", list.Len())
 	out := bufio.NewWriterSize(mux.Band(pktline.BandData), limit)
 	if err := c.writePack(ctx, out, list); err != nil {
 		return err
@@ -79,16 +78,16 @@ func (c *conn) sendBands(ctx context.Context, g *graph, q *fetchRequest, n *nego
 	if err := out.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(progress, "Total %d (delta 0)\n", len(list))
+	fmt.Fprintf(progress, "Total %d (delta 0)\n", list.Len())
 	return nil
 }
 
-func (c *conn) selectObjects(ctx context.Context, g *graph, q *fetchRequest, n *negotiation, plan cut, tick func(int)) ([]objects.OID, error) {
+func (c *conn) selectObjects(ctx context.Context, g *graph, q *fetchRequest, n *negotiation, plan cut, tick func(int)) (*objectList, error) {
 	sel := selection{
 		wants:     slices.Concat(q.wants, plan.wants),
 		haves:     slices.Concat(n.common, plan.haves),
 		filter:    q.filter,
-		haveTrees: len(g.grafts) > 0,
+		haveTrees: len(g.grafts) > 0, walkAtMost: walkAtMost,
 	}
 	if q.includeTag {
 		var err error
@@ -99,9 +98,10 @@ func (c *conn) selectObjects(ctx context.Context, g *graph, q *fetchRequest, n *
 	return enumerate(ctx, g, sel, tick)
 }
 
-func (c *conn) writePack(ctx context.Context, w io.Writer, list []objects.OID) error {
-	pw := pack.NewWriter(w, c.Objects, len(list))
-	for _, oid := range list {
+func (c *conn) writePack(ctx context.Context, w io.Writer, list *objectList) error {
+	pw := pack.NewWriter(w, c.Objects, list.Len())
+	for i := range list.Len() {
+		oid := list.OID(i)
 		if err := pw.WriteObject(ctx, oid); err != nil {
 			return fmt.Errorf("send %s: %w", oid, err)
 		}

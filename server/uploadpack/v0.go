@@ -42,7 +42,7 @@ func (c *conn) answerV0(ctx context.Context) error {
 	if err != nil || len(req.wants) == 0 {
 		return err
 	}
-	g := newGraph(c.Objects)
+	g := newGraph(ctx, c.Objects)
 	if err := c.checkWants(ctx, g, req.wants); err != nil {
 		return err
 	}
