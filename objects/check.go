@@ -48,6 +48,11 @@ type CheckStats struct {
 // and goes on. It may run while others read and write; what comes meanwhile is
 // not checked. The error says that it could not look, not that it found faults.
 func (s *Store) Check(ctx context.Context, report func(Fault)) (CheckStats, error) {
+	// Packs must stay where they are meanwhile.
+	if err := s.lockUpkeep(ctx); err != nil {
+		return CheckStats{}, err
+	}
+	defer s.unlockUpkeep()
 	sound := true
 	c := &check{s: s, report: func(f Fault) { sound = false; report(f) }, kinds: make(map[OID]Type), missing: make(map[link]bool)}
 	s.mu.RLock()
@@ -127,6 +132,18 @@ func (c *check) pack(ctx context.Context, id string) error {
 			return err
 		}
 		fault(key, "the index cannot be read: %v", err)
+	}
+	key = packPrefix + id + agesSuffix
+	data, err = c.s.readKey(ctx, key)
+	if err == nil {
+		c.stats.Bytes += int64(len(data))
+		_, err = parseAges(data)
+	}
+	if err != nil && !errors.Is(err, backend.ErrNotFound) {
+		if err := stopped(ctx, err); err != nil {
+			return err
+		}
+		fault(key, "the ages cannot be read: %v", err)
 	}
 	return nil
 }

@@ -77,6 +77,7 @@ func (q *Quarantine) migrate(ctx context.Context) error {
 	clear(q.raw)
 	clear(q.small)
 	q.links = newLinks()
+	q.s.autoRepack()
 	return nil
 }
 
@@ -105,7 +106,8 @@ func (q *Quarantine) migratePack(ctx context.Context) error {
 		entries = append(entries, pack.IndexEntry{OID: oid, Offset: e.offset, CRC: e.crc})
 	}
 	idx := filepath.Join(q.dir, "idx")
-	if err := writeFile(idx, pack.EncodeIndex(entries, sum)); err != nil {
+	encoded := pack.EncodeIndex(entries, sum)
+	if err := writeFile(idx, func(w io.Writer) error { _, err := w.Write(encoded); return err }); err != nil {
 		return err
 	}
 	id := sum.String()
@@ -115,7 +117,7 @@ func (q *Quarantine) migratePack(ctx context.Context) error {
 	if err := q.s.take(ctx, []backend.Adoption{{Key: packPrefix + id + idxSuffix, Path: idx}}); err != nil {
 		return err
 	}
-	if err := q.s.addPack(ctx, id, q.packEnd+pack.TrailerSize); err != nil {
+	if err := q.s.addPack(ctx, id); err != nil {
 		return err
 	}
 	err := q.pack.Close()
@@ -174,12 +176,12 @@ func syncFiles(files []backend.Adoption) error {
 	return g.Wait()
 }
 
-func writeFile(path string, data []byte) error {
+func writeFile(path string, write func(io.Writer) error) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o444)
 	if err != nil {
 		return err
 	}
-	if _, err := f.Write(data); err != nil {
+	if err := write(f); err != nil {
 		return errors.Join(err, f.Close())
 	}
 	return errors.Join(f.Sync(), f.Close())

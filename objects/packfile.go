@@ -6,6 +6,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/headgate/headgate/objects/backend"
 	"github.com/headgate/headgate/objects/pack"
@@ -22,6 +23,10 @@ type packFile struct {
 	size  int64
 	idx   *pack.Index
 	unmap func() error // ends the use of idx, if that is a mapped file
+
+	modified time.Time
+	ages     []age       // if it was joined of others
+	retired  atomic.Bool // another pack has come in its place
 
 	sorted sync.Once
 	order  []uint32 // see byOffset
@@ -109,6 +114,16 @@ func (r *packReader) closeFile(pf *packFile) error {
 	pf.mu.Unlock()
 	delete(r.open, pf)
 	return f.Close()
+}
+
+// drop closes a pack that cannot be opened again.
+func (r *packReader) drop(pf *packFile) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.open[pf] {
+		return nil
+	}
+	return r.closeFile(pf)
 }
 
 func (r *packReader) closeAll() error {

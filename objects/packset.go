@@ -59,6 +59,13 @@ func (ps *packSet) add(pf *packFile) {
 	ps.byID[pf.id] = pf
 }
 
+func (ps *packSet) remove(pf *packFile) {
+	ps.packs = slices.DeleteFunc(ps.packs, func(other *packFile) bool { return other == pf })
+	delete(ps.byID, pf.id)
+	ps.hot.CompareAndSwap(pf, nil)
+	pf.retired.Store(true)
+}
+
 func (ps *packSet) close() error {
 	var errs []error
 	for _, pf := range ps.packs {
@@ -91,15 +98,21 @@ func (s *Store) find(oid OID) (loc location, ok bool, err error) {
 
 // entry reads the first limit bytes of a small object's pack entry, or all of it.
 func (s *Store) entry(ctx context.Context, oid OID, limit uint32) (b []byte, loc location, ok bool, err error) {
-	loc, ok, err = s.find(oid)
-	if err != nil || !ok {
-		return nil, location{}, false, err
+	for {
+		loc, ok, err = s.find(oid)
+		if err != nil || !ok {
+			return nil, location{}, false, err
+		}
+		b = make([]byte, min(loc.length, limit))
+		err = s.packs.readAt(ctx, loc.pack, b, loc.offset)
+		if err == nil {
+			return b, loc, true, nil
+		}
+		// Between the two, another pack may have come in this one's place.
+		if !loc.pack.retired.Load() {
+			return nil, location{}, false, err
+		}
 	}
-	b = make([]byte, min(loc.length, limit))
-	if err := s.packs.readAt(ctx, loc.pack, b, loc.offset); err != nil {
-		return nil, location{}, false, err
-	}
-	return b, loc, true, nil
 }
 
 // mapFrom is the size from which an index is mapped: a smaller one is cheaper
@@ -107,14 +120,14 @@ func (s *Store) entry(ctx context.Context, oid OID, limit uint32) (b []byte, loc
 const mapFrom = 64 << 10
 
 // addPack makes a pack's objects visible.
-func (s *Store) addPack(ctx context.Context, id string, size int64) error {
+func (s *Store) addPack(ctx context.Context, id string) error {
 	s.mu.RLock()
 	known := s.small.byID[id] != nil
 	s.mu.RUnlock()
 	if known {
 		return nil
 	}
-	pf, err := s.openPack(ctx, id, size)
+	pf, err := s.openPack(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -127,8 +140,24 @@ func (s *Store) addPack(ctx context.Context, id string, size int64) error {
 	return nil
 }
 
-// openPack opens and verifies a pack's index. Of the pack itself it knows size.
-func (s *Store) openPack(ctx context.Context, id string, size int64) (*packFile, error) {
+// openPack opens and verifies a pack's index. Of the pack itself it looks at the
+// length only.
+func (s *Store) openPack(ctx context.Context, id string) (*packFile, error) {
+	pf := &packFile{id: id, key: packPrefix + id + packSuffix}
+	info, err := s.b.Stat(ctx, pf.key)
+	if err != nil {
+		return nil, err
+	}
+	pf.size, pf.modified = info.Size, info.Modified
+	ages, err := s.readKey(ctx, packPrefix+id+agesSuffix)
+	switch {
+	case err == nil:
+		if pf.ages, err = parseAges(ages); err != nil {
+			return nil, &PackError{id, err}
+		}
+	case !errors.Is(err, backend.ErrNotFound):
+		return nil, err
+	}
 	data, unmap, err := s.openIndex(ctx, id)
 	if err != nil {
 		return nil, err
@@ -151,7 +180,8 @@ func (s *Store) openPack(ctx context.Context, id string, size int64) (*packFile,
 		}
 		return nil, err
 	}
-	return &packFile{id: id, key: packPrefix + id + packSuffix, size: size, idx: idx, unmap: unmap}, nil
+	pf.idx, pf.unmap = idx, unmap
+	return pf, nil
 }
 
 // openIndex returns the bytes of a pack's index. unmap is nil if they are in memory.

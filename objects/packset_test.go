@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha1"
 	"encoding/binary"
+	"hash/crc32"
 	"math/rand/v2"
 	"path/filepath"
 	"runtime"
@@ -30,7 +31,7 @@ func putBlobs(tb testing.TB, b backend.Backend, n, perPack int) (oids []OID, con
 			oid := nameOf(Blob, content)
 			oids = append(oids, oid)
 			contents = append(contents, content)
-			entries[i] = pack.IndexEntry{OID: oid, Offset: int64(len(data))}
+			entries[i] = pack.IndexEntry{OID: oid, Offset: int64(len(data)), CRC: crc32.ChecksumIEEE(entry)}
 			data = append(data, entry...)
 		}
 		sum := OID(sha1.Sum(data))

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/headgate/headgate/objects/backend"
@@ -27,6 +28,10 @@ const DefaultRawThreshold = 32 << 10
 type Options struct {
 	RawThreshold int64        // blobs of at least this many bytes are stored raw; 0 is DefaultRawThreshold
 	Logger       *slog.Logger // nil discards
+
+	// AutoRepack joins small packs in the background when there are many: once
+	// the store is open, and after pushes.
+	AutoRepack bool
 }
 
 // Store is a lake's objects: what has been checked, is connected and durable.
@@ -34,7 +39,8 @@ type Options struct {
 //
 // Keys in the backend: raw/ab/<oid> holds a large blob's content as it is,
 // pack/<checksum>.pack small objects, pack/<checksum>.idx where they are. The
-// idx is written last and makes its pack visible.
+// idx is written last and makes its pack visible. A pack that was joined of
+// others has pack/<checksum>.ages, which says when its objects came.
 type Store struct {
 	b         backend.Backend
 	staging   string
@@ -43,6 +49,13 @@ type Store struct {
 	log       *slog.Logger
 	packs     packReader
 	reach     reachability
+
+	upkeep     chan struct{} // full while packs are rewritten, or must stay
+	auto       bool
+	stuck      atomic.Bool // joining packs by itself has failed
+	closing    context.Context
+	close      context.CancelFunc
+	background sync.WaitGroup
 
 	mu    sync.RWMutex
 	small packSet
@@ -54,6 +67,7 @@ const (
 	packPrefix = "pack/"
 	packSuffix = ".pack"
 	idxSuffix  = ".idx"
+	agesSuffix = ".ages"
 
 	// maxSeenRaw bounds the memory of known raw blobs to some 50 MB.
 	maxSeenRaw = 1 << 20
@@ -91,13 +105,17 @@ func OpenStore(b backend.Backend, stagingDir string, opt Options) (*Store, error
 		packs:     packReader{b: b, open: make(map[*packFile]bool)},
 		small:     packSet{byID: make(map[string]*packFile)},
 		raw:       make(map[OID]int64),
+		upkeep:    make(chan struct{}, 1),
+		auto:      opt.AutoRepack,
 	}
+	s.closing, s.close = context.WithCancel(context.Background())
 	if err := s.sweep(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
 	if err := s.loadPacks(context.Background()); err != nil {
 		return nil, errors.Join(err, s.small.close(), lock.Close())
 	}
+	s.autoRepack()
 	return s, nil
 }
 
@@ -131,10 +149,10 @@ func (s *Store) sweep() error {
 }
 
 func (s *Store) loadPacks(ctx context.Context) error {
-	sizes := make(map[string]int64)
+	files := make(map[string]bool)
 	var ids []string
 	err := s.b.List(ctx, packPrefix, func(info backend.Info) error {
-		sizes[info.Key] = info.Size
+		files[info.Key] = true
 		if id, ok := strings.CutSuffix(info.Key, idxSuffix); ok {
 			ids = append(ids, strings.TrimPrefix(id, packPrefix))
 		}
@@ -144,20 +162,26 @@ func (s *Store) loadPacks(ctx context.Context) error {
 		return err
 	}
 	for _, id := range ids {
-		size, ok := sizes[packPrefix+id+packSuffix]
-		if !ok {
+		if !files[packPrefix+id+packSuffix] {
 			return &PackError{id, errors.New("it has an index but no data")}
 		}
-		if err := s.addPack(ctx, id, size); err != nil {
+		if err := s.addPack(ctx, id); err != nil {
 			return err
 		}
 	}
-	for key := range sizes {
-		id, ok := strings.CutSuffix(key, packSuffix)
-		if !ok || s.small.byID[strings.TrimPrefix(id, packPrefix)] != nil {
+	for key := range files {
+		id, isPack := strings.CutSuffix(key, packSuffix)
+		if !isPack {
+			var isAges bool
+			if id, isAges = strings.CutSuffix(key, agesSuffix); !isAges {
+				continue
+			}
+		}
+		if s.small.byID[strings.TrimPrefix(id, packPrefix)] != nil {
 			continue
 		}
-		// A crash came between the pack and its index: nobody has seen it.
+		// A crash came between the pack and its index: nobody has seen it, or
+		// nobody needs it any more.
 		s.log.Info("removing a pack without an index", "key", key)
 		if err := s.b.Delete(ctx, key); err != nil {
 			return err
@@ -181,6 +205,10 @@ func (e *PackError) Unwrap() error { return e.Err }
 
 // Close closes the store's files. Quarantines must be discarded before.
 func (s *Store) Close() error {
+	s.mu.Lock()
+	s.close() // from here on nothing begins in the background
+	s.mu.Unlock()
+	s.background.Wait()
 	// Closing alone leaves the lock with a child that was forked a moment ago and
 	// has not executed its program yet.
 	s.mu.Lock()

@@ -102,7 +102,7 @@ func openLake(dir string, n Name, key *SecretsKey, log *slog.Logger) (_ *Lake, e
 	if err != nil {
 		return nil, err
 	}
-	opt := objects.Options{Logger: log.With("lake", string(n))}
+	opt := objects.Options{Logger: log.With("lake", string(n)), AutoRepack: true}
 	if l.Objects, err = objects.OpenStore(b, filepath.Join(dir, "quarantine"), opt); err != nil {
 		return nil, err
 	}

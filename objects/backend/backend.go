@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 )
 
 // ErrNotFound is what Get, Stat, OpenAt and Link wrap when the key is not
@@ -18,6 +19,9 @@ var ErrNotFound = errors.New("key not found")
 type Info struct {
 	Key  string
 	Size int64
+	// Modified is when the content was written, to the second at least. A key that
+	// is put again, or copied with the rest of a store, may be younger than that.
+	Modified time.Time
 }
 
 // Backend is safe for concurrent use. It does not retry; a caller may, every
@@ -72,6 +76,26 @@ type Opener interface {
 // to. Replacing or deleting the key does not change it; unmap ends its use.
 type Mapper interface {
 	Map(ctx context.Context, key string) (data []byte, unmap func() error, err error)
+}
+
+// BatchDeleter is the optional ability to remove many keys at the price of a
+// few. It is no error if one of them is not there.
+type BatchDeleter interface {
+	DeleteAll(ctx context.Context, keys []string) error
+}
+
+// DeleteAll removes keys, in one go if the backend can. After an error some may
+// be gone.
+func DeleteAll(ctx context.Context, b Backend, keys []string) error {
+	if d, ok := b.(BatchDeleter); ok {
+		return d.DeleteAll(ctx, keys)
+	}
+	for _, key := range keys {
+		if err := b.Delete(ctx, key); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // CheckKey refuses keys that some backend could not hold: a key is one or more

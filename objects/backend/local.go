@@ -211,25 +211,39 @@ func (l *Local) Stat(ctx context.Context, key string) (Info, error) {
 	if err != nil {
 		return Info{}, notFound(key, err)
 	}
-	return Info{Key: key, Size: st.Size()}, nil
+	return Info{Key: key, Size: st.Size(), Modified: st.ModTime()}, nil
 }
 
 // Delete implements Backend.
 func (l *Local) Delete(ctx context.Context, key string) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	p, err := l.path(key)
-	if err != nil {
-		return err
-	}
-	if err := os.Remove(p); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
+	return l.DeleteAll(ctx, []string{key})
+}
+
+// DeleteAll implements BatchDeleter, with one fsync for each directory.
+func (l *Local) DeleteAll(ctx context.Context, keys []string) error {
+	dirs := make(map[string]bool)
+	for _, key := range keys {
+		if err := ctx.Err(); err != nil {
+			return err
 		}
-		return err
+		p, err := l.path(key)
+		if err != nil {
+			return err
+		}
+		err = os.Remove(p)
+		switch {
+		case err == nil:
+			dirs[filepath.Dir(p)] = true
+		case !errors.Is(err, fs.ErrNotExist):
+			return err
+		}
 	}
-	return syncDir(filepath.Dir(p))
+	for dir := range dirs {
+		if err := syncDir(dir); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // List implements Backend.
@@ -273,7 +287,7 @@ func (l *Local) List(ctx context.Context, prefix string, fn func(Info) error) er
 			}
 			return err
 		}
-		return fn(Info{Key: key, Size: info.Size()})
+		return fn(Info{Key: key, Size: info.Size(), Modified: info.ModTime()})
 	})
 }
 

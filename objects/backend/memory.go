@@ -8,17 +8,28 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Memory is a Backend for tests and for lakes that need not last.
 type Memory struct {
 	mu   sync.RWMutex
-	data map[string][]byte // a value is never changed in place
+	data map[string]content
+}
+
+// content is never changed in place.
+type content struct {
+	b        []byte
+	modified time.Time
+}
+
+func (c content) info(key string) Info {
+	return Info{Key: key, Size: int64(len(c.b)), Modified: c.modified}
 }
 
 // NewMemory returns an empty backend.
 func NewMemory() *Memory {
-	return &Memory{data: make(map[string][]byte)}
+	return &Memory{data: make(map[string]content)}
 }
 
 // Put implements Backend.
@@ -32,32 +43,33 @@ func (m *Memory) Put(ctx context.Context, key string, r io.Reader) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.data[key] = b
+	m.data[key] = content{b, time.Now()}
 	return nil
 }
 
-func (m *Memory) get(ctx context.Context, key string) ([]byte, error) {
+func (m *Memory) get(ctx context.Context, key string) (content, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return content{}, err
 	}
 	if err := CheckKey(key); err != nil {
-		return nil, err
+		return content{}, err
 	}
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	b, ok := m.data[key]
+	c, ok := m.data[key]
 	if !ok {
-		return nil, fmt.Errorf("%w: %s", ErrNotFound, key)
+		return content{}, fmt.Errorf("%w: %s", ErrNotFound, key)
 	}
-	return b, nil
+	return c, nil
 }
 
 // Get implements Backend.
 func (m *Memory) Get(ctx context.Context, key string, off, n int64) (io.ReadCloser, error) {
-	b, err := m.get(ctx, key)
+	c, err := m.get(ctx, key)
 	if err != nil {
 		return nil, err
 	}
+	b := c.b
 	if off < 0 {
 		return nil, fmt.Errorf("get %s: negative offset %d", key, off)
 	}
@@ -70,11 +82,11 @@ func (m *Memory) Get(ctx context.Context, key string, off, n int64) (io.ReadClos
 
 // Stat implements Backend.
 func (m *Memory) Stat(ctx context.Context, key string) (Info, error) {
-	b, err := m.get(ctx, key)
+	c, err := m.get(ctx, key)
 	if err != nil {
 		return Info{}, err
 	}
-	return Info{Key: key, Size: int64(len(b))}, nil
+	return c.info(key), nil
 }
 
 // Delete implements Backend.
@@ -95,9 +107,9 @@ func (m *Memory) Delete(ctx context.Context, key string) error {
 func (m *Memory) List(ctx context.Context, prefix string, fn func(Info) error) error {
 	m.mu.RLock()
 	var found []Info
-	for key, b := range m.data {
+	for key, c := range m.data {
 		if strings.HasPrefix(key, prefix) {
-			found = append(found, Info{Key: key, Size: int64(len(b))})
+			found = append(found, c.info(key))
 		}
 	}
 	m.mu.RUnlock()

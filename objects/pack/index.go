@@ -1,6 +1,7 @@
 package pack
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"crypto/sha1"
@@ -30,34 +31,58 @@ const (
 // checksum. It sorts entries by oid in place.
 func EncodeIndex(entries []IndexEntry, packSum OID) []byte {
 	slices.SortFunc(entries, func(a, b IndexEntry) int { return bytes.Compare(a.OID[:], b.OID[:]) })
-	b := make([]byte, 0, indexOIDs+len(entries)*28+indexTrailer)
-	b = append(b, indexHeader...)
-	n := 0
+	var b bytes.Buffer
+	b.Grow(indexOIDs + len(entries)*28 + indexTrailer)
+	// A buffer takes everything.
+	_ = WriteIndex(&b, len(entries), func(i int) IndexEntry { return entries[i] }, packSum)
+	return b.Bytes()
+}
+
+// WriteIndex writes an idx file of n entries, which are asked for in the order
+// of oids, several times over: they need not be in memory.
+func WriteIndex(w io.Writer, n int, entry func(int) IndexEntry, packSum OID) error {
+	h := sha1.New()
+	out := bufio.NewWriterSize(io.MultiWriter(w, h), chunkSize)
+	var buf []byte // a bufio.Writer keeps its first error, which Flush returns
+	u32 := func(v uint32) {
+		buf = binary.BigEndian.AppendUint32(buf[:0], v)
+		_, _ = out.Write(buf)
+	}
+	_, _ = out.WriteString(indexHeader)
+	i := 0
 	for first := range 256 {
-		for n < len(entries) && int(entries[n].OID[0]) == first {
-			n++
+		for i < n && int(entry(i).OID[0]) == first {
+			i++
 		}
-		b = binary.BigEndian.AppendUint32(b, uint32(n))
+		u32(uint32(i))
 	}
-	for _, e := range entries {
-		b = append(b, e.OID[:]...)
+	for i := range n {
+		oid := entry(i).OID
+		_, _ = out.Write(oid[:])
 	}
-	for _, e := range entries {
-		b = binary.BigEndian.AppendUint32(b, e.CRC)
+	for i := range n {
+		u32(entry(i).CRC)
 	}
-	var big []byte
-	for _, e := range entries {
-		if e.Offset < bigOffset {
-			b = binary.BigEndian.AppendUint32(b, uint32(e.Offset))
+	var big []int64
+	for i := range n {
+		off := entry(i).Offset
+		if off < bigOffset {
+			u32(uint32(off))
 			continue
 		}
-		b = binary.BigEndian.AppendUint32(b, bigOffset|uint32(len(big)/8))
-		big = binary.BigEndian.AppendUint64(big, uint64(e.Offset))
+		u32(bigOffset | uint32(len(big)))
+		big = append(big, off)
 	}
-	b = append(b, big...)
-	b = append(b, packSum[:]...)
-	sum := sha1.Sum(b)
-	return append(b, sum[:]...)
+	for _, off := range big {
+		buf = binary.BigEndian.AppendUint64(buf[:0], uint64(off))
+		_, _ = out.Write(buf)
+	}
+	_, _ = out.Write(packSum[:])
+	if err := out.Flush(); err != nil {
+		return err
+	}
+	_, err := w.Write(h.Sum(nil))
+	return err
 }
 
 // Index is an idx file, version 2, that is searched where it lies: in memory or

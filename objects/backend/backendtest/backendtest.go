@@ -15,6 +15,7 @@ import (
 	"sync"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/headgate/headgate/objects/backend"
 )
@@ -86,6 +87,9 @@ func testRoundTrip(t *testing.T, b backend.Backend) {
 		if err != nil || info.Size != int64(len(content)) || info.Key != key {
 			t.Errorf("stat: %+v, %v", info, err)
 		}
+		if age := time.Since(info.Modified); age < -time.Second || age > time.Minute {
+			t.Errorf("a key that was just put was modified at %v", info.Modified)
+		}
 	}
 }
 
@@ -120,6 +124,18 @@ func testMissing(t *testing.T, b backend.Backend) {
 		t.Errorf("delete: %v", err)
 	}
 	wantMissing(t, b, "a/b")
+	for _, key := range []string{"k", "c/1", "c/2", "d/1"} {
+		put(t, b, key, "x")
+	}
+	if err := backend.DeleteAll(t.Context(), b, []string{"c/1", "nothing", "d/1", "c/2", "c/1"}); err != nil {
+		t.Errorf("delete of many: %v", err)
+	}
+	if got := list(t, b, ""); !slices.Equal(got, []string{"k"}) {
+		t.Errorf("after a delete of many there are %v", got)
+	}
+	if err := backend.DeleteAll(t.Context(), b, []string{"k", "../k"}); err == nil {
+		t.Error("a bad key was taken")
+	}
 }
 
 func testReplace(t *testing.T, b backend.Backend) {
@@ -212,8 +228,8 @@ func testList(t *testing.T, b backend.Backend) {
 	calls := 0
 	err := b.List(t.Context(), "", func(info backend.Info) error {
 		calls++
-		if info.Size != int64(len(info.Key)) {
-			t.Errorf("size of %s = %d", info.Key, info.Size)
+		if info.Size != int64(len(info.Key)) || time.Since(info.Modified) > time.Minute {
+			t.Errorf("%s: %+v", info.Key, info)
 		}
 		return stop
 	})

@@ -1,0 +1,278 @@
+package objects
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha1"
+	"errors"
+	"fmt"
+	"hash"
+	"hash/crc32"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/headgate/headgate/objects/backend"
+	"github.com/headgate/headgate/objects/pack"
+)
+
+// rewriteBuffer is how much is read and written at once. Larger entries are
+// streamed.
+const rewriteBuffer = 1 << 20
+
+// rewriting makes one pack of the entries of others. Entries are copied as they
+// are, each against its checksum; the memory is some 20 bytes an object.
+type rewriting struct {
+	s    *Store
+	from []*packFile // the oldest first
+	keep func(pf *packFile, pos int) bool
+
+	// offsets has, for each pack, where each position's entry is in the new one;
+	// 0 if it is left out.
+	offsets [][]int64
+	order   []entryRef // what is kept, by oid
+
+	dir  string
+	file *os.File
+	out  *bufio.Writer
+	sum  hash.Hash
+	end  int64
+	ages []age
+}
+
+type entryRef struct{ pack, pos uint32 }
+
+// left marks an entry that is to be copied.
+const left = -1
+
+// rewrite writes one pack of the entries of others that keep wants, each object
+// once, and makes it durable. It is in the store when that is opened again, but not
+// seen yet: swap does that. It returns nil if nothing is kept.
+func (s *Store) rewrite(ctx context.Context, from []*packFile, keep func(pf *packFile, pos int) bool) (_ *packFile, err error) {
+	from = slices.Clone(from)
+	slices.SortStableFunc(from, func(a, b *packFile) int { return a.landed(pack.HeaderSize).Compare(b.landed(pack.HeaderSize)) })
+	r := &rewriting{s: s, from: from, keep: keep, sum: sha1.New()}
+	if err := r.choose(ctx); err != nil || len(r.order) == 0 {
+		return nil, err
+	}
+	if int64(len(r.order)) > 0xffffffff {
+		return nil, fmt.Errorf("%d objects do not fit into a pack", len(r.order))
+	}
+	if r.dir, err = os.MkdirTemp(s.staging, quarantinePrefix); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(r.dir)) }()
+	if err := errors.Join(r.write(ctx), r.close()); err != nil {
+		return nil, fmt.Errorf("rewrite packs: %w", err)
+	}
+	return r.store(ctx)
+}
+
+// choose fills order.
+func (r *rewriting) choose(ctx context.Context) error {
+	total := 0
+	for _, pf := range r.from {
+		r.offsets = append(r.offsets, make([]int64, pf.idx.Len()))
+		total += pf.idx.Len()
+	}
+	r.order = make([]entryRef, 0, total)
+	for i, pf := range r.from {
+		for pos := range pf.idx.Len() {
+			if r.keep(pf, pos) {
+				r.order = append(r.order, entryRef{uint32(i), uint32(pos)})
+			}
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+	oid := func(e entryRef) OID { return r.from[e.pack].idx.OID(int(e.pos)) }
+	slices.SortFunc(r.order, func(a, b entryRef) int {
+		x, y := oid(a), oid(b)
+		if c := bytes.Compare(x[:], y[:]); c != 0 {
+			return c
+		}
+		// Of two copies the younger one is kept: somebody wants it.
+		return cmp.Or(r.landed(b).Compare(r.landed(a)), cmp.Compare(a.pack, b.pack))
+	})
+	r.order = slices.CompactFunc(r.order, func(a, b entryRef) bool { return oid(a) == oid(b) })
+	for _, e := range r.order {
+		r.offsets[e.pack][e.pos] = left
+	}
+	return ctx.Err()
+}
+
+func (r *rewriting) landed(e entryRef) time.Time {
+	pf := r.from[e.pack]
+	return pf.landed(pf.idx.Offset(int(e.pos)))
+}
+
+func (r *rewriting) write(ctx context.Context) (err error) {
+	if r.file, err = os.OpenFile(filepath.Join(r.dir, "pack"), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o444); err != nil {
+		return err
+	}
+	r.out = bufio.NewWriterSize(io.MultiWriter(r.file, r.sum), rewriteBuffer)
+	if _, err := r.out.Write(pack.AppendHeader(nil, uint32(len(r.order)))); err != nil {
+		return err
+	}
+	r.end = pack.HeaderSize
+	for i, pf := range r.from {
+		if err := r.copyPack(ctx, i, pf); err != nil {
+			return fmt.Errorf("pack %s: %w", pf.id, err)
+		}
+	}
+	if err := r.out.Flush(); err != nil {
+		return err
+	}
+	if _, err := r.file.Write(r.sum.Sum(nil)); err != nil {
+		return err
+	}
+	return r.file.Sync()
+}
+
+func (r *rewriting) close() error {
+	if r.file == nil {
+		return nil
+	}
+	return r.file.Close()
+}
+
+// copyPack reads a pack front to back and copies what is kept of it.
+func (r *rewriting) copyPack(ctx context.Context, i int, pf *packFile) error {
+	if !slices.Contains(r.offsets[i], left) {
+		return nil
+	}
+	rc, err := r.s.b.Get(ctx, pf.key, 0, pf.size-pack.TrailerSize)
+	if err != nil {
+		return err
+	}
+	defer rc.Close()
+	in := bufio.NewReaderSize(rc, int(min(rewriteBuffer, pf.size)))
+	at := int64(0)
+	for n, p := range pf.byOffset() {
+		pos := int(p)
+		if r.offsets[i][pos] != left {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		loc, err := pf.locateAt(pos, n+1)
+		if err != nil {
+			return err
+		}
+		for at < loc.offset {
+			n, err := in.Discard(int(min(loc.offset-at, 1<<30)))
+			if at += int64(n); err != nil {
+				return err
+			}
+		}
+		if err := r.copyEntry(in, pf.idx.OID(pos), loc); err != nil {
+			return err
+		}
+		at += int64(loc.length)
+		r.ages = addAge(r.ages, r.end, pf.landed(loc.offset).Unix())
+		r.offsets[i][pos] = r.end
+		r.end += int64(loc.length)
+	}
+	return nil
+}
+
+func (r *rewriting) copyEntry(in *bufio.Reader, oid OID, loc location) error {
+	head, err := in.Peek(1)
+	if err != nil {
+		return err
+	}
+	// A delta names its base by the distance to it, which would not be right any
+	// more. No pack of ours has any.
+	switch t := Type(head[0] >> 4 & 7); t {
+	case Commit, Tree, Blob, Tag:
+	default:
+		return &CorruptError{oid, fmt.Sprintf("its pack entry has the type %d", t)}
+	}
+	crc := crc32.NewIEEE()
+	if _, err := io.CopyN(io.MultiWriter(r.out, crc), in, int64(loc.length)); err != nil {
+		return err
+	}
+	if crc.Sum32() != loc.crc {
+		return &CorruptError{oid, "its pack entry does not match its checksum"}
+	}
+	return nil
+}
+
+// store moves the pack into the backend, its index last.
+func (r *rewriting) store(ctx context.Context) (*packFile, error) {
+	var sum OID
+	r.sum.Sum(sum[:0])
+	id := sum.String()
+	index := filepath.Join(r.dir, "idx")
+	err := writeFile(index, func(w io.Writer) error {
+		return pack.WriteIndex(w, len(r.order), func(i int) pack.IndexEntry {
+			e := r.order[i]
+			idx := r.from[e.pack].idx
+			return pack.IndexEntry{OID: idx.OID(int(e.pos)), Offset: r.offsets[e.pack][e.pos], CRC: idx.CRC(int(e.pos))}
+		}, sum)
+	})
+	if err != nil {
+		return nil, err
+	}
+	ages := filepath.Join(r.dir, "ages")
+	if err := writeFile(ages, func(w io.Writer) error { _, err := w.Write(encodeAges(r.ages)); return err }); err != nil {
+		return nil, err
+	}
+	for _, step := range [][]backend.Adoption{
+		{{Key: packPrefix + id + packSuffix, Path: r.file.Name()}, {Key: packPrefix + id + agesSuffix, Path: ages}},
+		{{Key: packPrefix + id + idxSuffix, Path: index}},
+	} {
+		if err := r.s.take(ctx, step); err != nil {
+			return nil, err
+		}
+	}
+	return r.s.openPack(ctx, id)
+}
+
+// swap lets lookups find a new pack, which may be nil, in place of old ones, and
+// then removes those. A lookup that found an object in an old pack a moment ago
+// looks it up again.
+func (s *Store) swap(ctx context.Context, to *packFile, old []*packFile) error {
+	s.mu.Lock()
+	if to != nil {
+		if same := s.small.byID[to.id]; same != nil {
+			// It is one of the old ones, to the byte.
+			old = slices.DeleteFunc(slices.Clone(old), func(pf *packFile) bool { return pf == same })
+			if err := to.close(); err != nil {
+				s.mu.Unlock()
+				return err
+			}
+			same.ages = to.ages
+		} else {
+			s.small.add(to)
+		}
+	}
+	var errs []error
+	for _, pf := range old {
+		s.small.remove(pf)
+		errs = append(errs, pf.close())
+	}
+	s.mu.Unlock()
+
+	var indexes, rest []string
+	for _, pf := range old {
+		indexes = append(indexes, packPrefix+pf.id+idxSuffix)
+		rest = append(rest, pf.key, packPrefix+pf.id+agesSuffix)
+	}
+	// A pack without an index is nothing, an index without a pack is damage.
+	err := backend.DeleteAll(ctx, s.b, indexes)
+	if err == nil {
+		err = backend.DeleteAll(ctx, s.b, rest)
+	}
+	// Whoever still comes with an old pack finds no file any more.
+	for _, pf := range old {
+		errs = append(errs, s.packs.drop(pf))
+	}
+	return errors.Join(append(errs, err)...)
+}
