@@ -53,6 +53,11 @@ func commands() []*command {
 				"Models get it that secrets in headgate.yaml at the tip of main name, as an argument headgate.Secret(\"API_KEY\")."},
 		{words: []string{"secret", "ls"}, args: "<lake>", short: "list a lake's secrets, without their values", min: 1, max: 1, flags: jsonFlag, run: secretList},
 		{words: []string{"secret", "rm"}, args: "<lake> <name>", short: "remove a secret", min: 2, max: 2, admin: true, run: secretRemove},
+		{words: []string{"token", "create"}, short: "make a token for git over HTTP", run: tokenCreate, flags: tokenCreateFlags, long: tokenCreateHelp},
+		{words: []string{"token", "ls"}, short: "list your tokens, without what they are", run: tokenList, flags: tokenListFlags,
+			long: "LAST USED is exact to ten minutes. The state \"key removed\" is of a token whose key is not in the list of keys now; it opens nothing."},
+		{words: []string{"token", "revoke"}, args: "<id or name>", short: "end a token", min: 1, max: 1, run: tokenRevoke,
+			long: "At once, and for good. Administrators may end anybody's, by its id."},
 		{words: []string{"query"}, args: "<lake> '<sql>'", short: "ask the tables of a lake", min: 2, max: 2, flags: queryFlags, run: query,
 			long: "Runs one SELECT in a sandbox on the server. Table names are those of the state that --ref names."},
 		{words: []string{"help"}, args: "[<command>]", short: "explain the commands", max: 2, run: help},
@@ -204,10 +209,14 @@ func help(c *session, args []string, _ any) int {
 		}
 		return c.usage("there is no command %s", quoted(clipLine(strings.Join(args, " "))))
 	}
+	overHTTP := ""
+	if c.cfg.HTTP != "" {
+		overHTTP = fmt.Sprintf("  git clone %s<lake>     where SSH cannot be used; a token is the password\n", c.cfg.HTTP)
+	}
 	return c.print(fmt.Sprintf(`Headgate %s: a git server for tables. The client is git:
 
   git clone %s<lake>
-  git push origin HEAD:main              runs the lake's pipeline; main moves if all verifiers pass
+%s  git push origin HEAD:main              runs the lake's pipeline; main moves if all verifiers pass
   git fetch origin refs/runs/<run>       a run's record: run.json, logs, violating rows
   git fetch origin refs/scratch/<run>    the tables of a run, also of a refused one
 
@@ -215,7 +224,7 @@ and these commands, as %s <command>; each takes --help:
 
 %s
 exit codes: 0 done, 1 refused or failed, 2 wrong command line
-`, c.cfg.Version, c.cfg.URL, c.cfg.SSH, listing(commands())))
+`, c.cfg.Version, c.cfg.URL, overHTTP, c.cfg.SSH, listing(commands())))
 }
 
 // print writes a command's output.

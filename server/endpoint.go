@@ -68,24 +68,24 @@ var errUnknownKey = errors.New("the key of this connection is not authorized")
 
 // identify returns the user of a session by the key that authenticated the
 // connection, as the list of keys is now: a key that was removed meanwhile opens nothing.
-func (s *Server) identify(sess ssh.Session) (hooks.Identity, error) {
+func (s *Server) identify(sess ssh.Session) (hooks.Identity, gossh.PublicKey, error) {
 	conn, ok := sess.Context().Value(ssh.ContextKeyConn).(*gossh.ServerConn)
 	if !ok || conn.Permissions == nil {
-		return hooks.Identity{}, errUnknownKey
+		return hooks.Identity{}, nil, errUnknownKey
 	}
 	key, err := gossh.ParsePublicKey([]byte(conn.Permissions.Extensions[keyExtension]))
 	if err != nil {
-		return hooks.Identity{}, errUnknownKey
+		return hooks.Identity{}, nil, errUnknownKey
 	}
 	// The library's own idea of the key must be the same; else one of the two is wrong.
 	if last := sess.PublicKey(); last == nil || !bytes.Equal(last.Marshal(), key.Marshal()) {
-		return hooks.Identity{}, errUnknownKey
+		return hooks.Identity{}, nil, errUnknownKey
 	}
 	who, ok := s.cfg.Keys.Lookup(key)
 	if !ok {
-		return hooks.Identity{}, errUnknownKey
+		return hooks.Identity{}, nil, errUnknownKey
 	}
-	return who, nil
+	return who, key, nil
 }
 
 // session takes a session channel. It runs in a goroutine of the library's, so

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -27,6 +28,7 @@ import (
 	"github.com/headgate/headgate/hooks/lake"
 	"github.com/headgate/headgate/refs"
 	"github.com/headgate/headgate/server"
+	"github.com/headgate/headgate/server/token"
 )
 
 // acceptAll is a gate that lets every push through, and remembers it.
@@ -34,6 +36,15 @@ type acceptAll struct {
 	mu     sync.Mutex
 	pushes []*hooks.Push
 	before func(ctx context.Context, p *hooks.Push) // if set, runs first
+	slow   time.Duration                            // how long it takes besides
+}
+
+// blockUntil is a gate's before: it says that it has begun and waits to go on.
+func blockUntil(begun, goOn chan struct{}) func(context.Context, *hooks.Push) {
+	return func(context.Context, *hooks.Push) {
+		close(begun)
+		<-goOn
+	}
 }
 
 func (g *acceptAll) Receive(ctx context.Context, p *hooks.Push) []hooks.Outcome {
@@ -41,6 +52,7 @@ func (g *acceptAll) Receive(ctx context.Context, p *hooks.Push) []hooks.Outcome 
 	g.pushes = append(g.pushes, p)
 	before := g.before
 	g.mu.Unlock()
+	time.Sleep(g.slow)
 	if before != nil {
 		before(ctx, p)
 	}
@@ -126,6 +138,7 @@ type site struct {
 	data    string // the server's directory
 	home    string
 	addr    string
+	web     string // base URL: "http://127.0.0.1:1234"
 	log     *lockedBuffer
 }
 
@@ -148,6 +161,12 @@ func (b *lockedBuffer) String() string {
 
 func newSite(t *testing.T, tweak ...func(*server.Config)) *site {
 	t.Helper()
+	return newSiteTLS(t, nil, tweak...)
+}
+
+// newSiteTLS is newSite with HTTPS, if there are certificates.
+func newSiteTLS(t *testing.T, certificates *server.Certificates, tweak ...func(*server.Config)) *site {
+	t.Helper()
 	t.Parallel() // most of a test is waiting for git and ssh
 	s := &site{t: t, gate: &acceptAll{}, home: t.TempDir(), log: &lockedBuffer{}}
 	log := slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelWarn}))
@@ -164,10 +183,20 @@ func newSite(t *testing.T, tweak ...func(*server.Config)) *site {
 	check(t, err)
 	s.lakes, err = lake.OpenDirectory(filepath.Join(data, "lakes"), key, log)
 	check(t, err)
+	tokens, err := token.Open(filepath.Join(data, "tokens.db"))
+	check(t, err)
 	cfg := server.Config{
-		HostKey: host, Keys: keys, Lakes: s.lakes, Gate: s.gate, Querier: echo{}, Runs: noRuns{}, Replayer: echo{}, Logger: log,
+		HostKey: host, Keys: keys, Lakes: s.lakes, Gate: s.gate, Querier: echo{}, Runs: noRuns{}, Replayer: echo{}, Tokens: tokens, Logger: log,
 		Version: "1.2", URL: "ssh://test/", SSH: "ssh test", KeepAlive: 50 * time.Millisecond,
 	}
+	web, err := net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	scheme := "http"
+	if certificates != nil {
+		scheme = "https"
+	}
+	s.web = scheme + "://" + web.Addr().String()
+	cfg.HTTP = s.web + "/"
 	for _, f := range tweak {
 		f(&cfg)
 	}
@@ -176,18 +205,22 @@ func newSite(t *testing.T, tweak ...func(*server.Config)) *site {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	check(t, err)
 	s.addr = l.Addr().String()
-	served := make(chan error, 1)
+	served := make(chan error, 2)
 	go func() { served <- s.server.Serve(l) }()
+	go func() { served <- s.server.ServeWeb(web, certificates) }()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
 		if err := s.server.Shutdown(ctx); err != nil {
 			t.Errorf("shutdown: %v", err)
 		}
-		if err := <-served; !errors.Is(err, server.ErrClosed) {
-			t.Errorf("serve: %v", err)
+		for range cap(served) {
+			if err := <-served; !errors.Is(err, server.ErrClosed) {
+				t.Errorf("serve: %v", err)
+			}
 		}
 		check(t, s.lakes.Close())
+		check(t, tokens.Close())
 		if t.Failed() {
 			t.Logf("server log:\n%s", s.log)
 		}
@@ -228,8 +261,11 @@ func (s *site) sshArgs(user string) []string {
 		"-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"}
 }
 
+// foreign are variables of the machine that would lead git elsewhere, or let it trust others.
+var foreign = regexp.MustCompile(`(?i)^(GIT_|SSL_CERT_|CURL_CA_|[a-z]+_PROXY=)`)
+
 func (s *site) env(user string) []string {
-	return append(os.Environ(),
+	return append(slices.DeleteFunc(os.Environ(), foreign.MatchString),
 		"HOME="+s.home, "XDG_CONFIG_HOME="+s.home, "GIT_CONFIG_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0", "LC_ALL=C", "SSH_AUTH_SOCK=",
 		"GIT_SSH_COMMAND="+strings.Join(s.sshArgs(user), " "),
 		"GIT_AUTHOR_NAME=A", "GIT_AUTHOR_EMAIL=a@x", "GIT_COMMITTER_NAME=C", "GIT_COMMITTER_EMAIL=c@x",

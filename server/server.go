@@ -1,5 +1,6 @@
-// Package server is the SSH endpoint: it authenticates by public key, speaks
-// the git protocols for clone, fetch and push, and runs a handful of commands.
+// Package server is the endpoint for SSH and HTTP: it authenticates by public key,
+// or by a token that stands for one, speaks the git protocols for clone, fetch and
+// push, and, over SSH, runs a handful of commands.
 // What a push may do is the gate's business; how lakes are kept is not known here.
 package server
 
@@ -10,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"sync"
 	"time"
 
@@ -20,6 +22,7 @@ import (
 	"github.com/headgate/headgate/hooks/lake"
 	"github.com/headgate/headgate/objects"
 	"github.com/headgate/headgate/server/receivepack"
+	"github.com/headgate/headgate/server/token"
 )
 
 // Keys says whose a public key is.
@@ -56,6 +59,16 @@ type Replayer interface {
 	Replay(ctx context.Context, l *lake.Lake, q hooks.ReplayQuestion) (*hooks.ReplayReport, error)
 }
 
+// Tokens are what stands for a key over HTTP. Errors wrap token.ErrUnknown and
+// token.ErrExpired; one for the asker is a *token.Error.
+type Tokens interface {
+	Create(t token.Token, now time.Time) (secret string, made token.Token, err error)
+	Verify(secret string, now time.Time) (token.Token, error)
+	NoteUse(t token.Token, now time.Time) error
+	List() ([]token.Token, error)
+	Revoke(id string) error
+}
+
 // Config is what a Server is made of. All fields without a default are needed.
 type Config struct {
 	HostKey  gossh.Signer
@@ -65,11 +78,14 @@ type Config struct {
 	Querier  Querier
 	Replayer Replayer
 	Runs     Runs
+	Tokens   Tokens
 	Logger   *slog.Logger
 
 	Version string         // of the program
 	URL     string         // what users put before a lake's name: "ssh://host:2222/"
 	SSH     string         // how users call the server: "ssh -p 2222 host"
+	HTTP    string         // what they put there over HTTP: "https://host:8080/"; "" speaks no git over HTTP
+	NoHTTP  string         // why HTTP is "", for those who try
 	GateKey string         // the allowed-signers line that gate commits verify with
 	Head    string         // the branch that HEAD names; default "main"
 	Limits  objects.Limits // of one push; zero fields take their defaults
@@ -91,10 +107,13 @@ const maxSessions = 10
 // offered key costs one look-up.
 const maxAuthTries = 20
 
-// Server serves lakes over SSH. It is safe for concurrent use.
+// Server serves lakes over SSH and HTTP. It is safe for concurrent use.
 type Server struct {
 	cfg Config
 	ssh *ssh.Server
+	web *http.Server
+
+	failed throttle // log-ins over HTTP
 
 	// lifetime ends when Shutdown has run out of patience. Pushes live in it,
 	// not in their client's connection.
@@ -126,8 +145,9 @@ var ErrClosed = errors.New("server is closed")
 // New returns a server that is not listening yet.
 func New(cfg Config) (*Server, error) {
 	switch {
-	case cfg.HostKey == nil, cfg.Keys == nil, cfg.Lakes == nil, cfg.Gate == nil, cfg.Querier == nil, cfg.Replayer == nil, cfg.Runs == nil, cfg.Logger == nil:
-		return nil, errors.New("server: a host key, keys, lakes, a gate, a querier, a replayer, runs and a logger are needed")
+	case cfg.HostKey == nil, cfg.Keys == nil, cfg.Lakes == nil, cfg.Gate == nil, cfg.Querier == nil, cfg.Replayer == nil, cfg.Runs == nil,
+		cfg.Tokens == nil, cfg.Logger == nil:
+		return nil, errors.New("server: a host key, keys, lakes, a gate, a querier, a replayer, runs, tokens and a logger are needed")
 	}
 	cfg.Version = or(cfg.Version, "unknown")
 	cfg.URL = or(cfg.URL, "ssh://<this host>/")
@@ -146,6 +166,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.lifetime, s.end = context.WithCancel(context.Background())
 	s.ssh = s.endpoint()
+	s.web = s.newWeb()
 	return s, nil
 }
 
@@ -283,6 +304,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		conn.Close() // the client has its answer, or is not going to get one
 	}
 	s.mu.Unlock()
+	if err := s.web.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		errs = append(errs, err)
+	}
 	select {
 	case <-s.idle:
 	case <-time.After(afterEnd):

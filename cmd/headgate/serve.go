@@ -24,7 +24,9 @@ import (
 type serveCmd struct {
 	Data           string          `help:"Where everything is kept: lakes, keys, the state of sandboxes." default:"headgate-data" type:"path" placeholder:"DIR"`
 	SSHAddr        string          `help:"Where git connects. Port 0 takes a free one (see DIR/server.json)." name:"ssh-addr" default:"127.0.0.1:2222" placeholder:"HOST:PORT"`
-	HTTPAddr       string          `help:"Where /healthz answers." name:"http-addr" default:"127.0.0.1:8080" placeholder:"HOST:PORT"`
+	HTTPAddr       string          `help:"Where git connects over HTTP, with tokens, and /healthz answers. Git needs TLS here, or a loopback address." name:"http-addr" default:"127.0.0.1:8080" placeholder:"HOST:PORT"`
+	TLSCert        string          `help:"The certificate chain of the HTTP address, PEM: it speaks HTTPS then. Read again when it changes." name:"tls-cert" type:"path" placeholder:"FILE"`
+	TLSKey         string          `help:"The key of the certificate, PEM." name:"tls-key" type:"path" placeholder:"FILE"`
 	AuthorizedKeys string          `help:"Who may connect: a file like sshd's, in which the options admin and user=\"NAME\" count. Read again when it changes. By default your own ~/.ssh/*.pub, as administrators." type:"path" placeholder:"FILE"`
 	Config         kong.ConfigFlag `help:"A YAML file with these flags as keys (data: ..., ssh-addr: ...). Flags win." placeholder:"FILE"`
 	Python         []string        `help:"An interpreter for Python models; may be given several times, the first is the default. A function that declares no packages has those of the interpreter. By default those on PATH, of pyenv and of uv." type:"path" sep:"none" placeholder:"PATH"`
@@ -48,6 +50,7 @@ func (serveCmd) Help() string {
 	return `Examples:
   headgate serve
   headgate serve --data /srv/headgate --ssh-addr 0.0.0.0:2222 --authorized-keys /srv/headgate/keys
+  headgate serve --http-addr 0.0.0.0:443 --tls-cert cert.pem --tls-key key.pem
   headgate serve --config /etc/headgate.yaml --python /opt/venv/bin/python
 
 A line of the keys file:
@@ -62,6 +65,8 @@ type serveConfig struct {
 	Data           string
 	SSHAddr        string
 	HTTPAddr       string
+	TLSCert        string     // a file; "" speaks plain HTTP
+	TLSKey         string     // of it
 	AuthorizedKeys string     // a file, or empty for Admins
 	Admins         []adminKey // when there is no file
 	Pythons        []string
@@ -87,12 +92,15 @@ type adminKey struct {
 
 // Run serves until ctx ends.
 func (c *serveCmd) Run(ctx context.Context, std streams) error {
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		return usagef("--tls-cert and --tls-key go together")
+	}
 	worker, err := c.path()
 	if err != nil {
 		return err
 	}
 	cfg := serveConfig{
-		Data: c.Data, SSHAddr: c.SSHAddr, HTTPAddr: c.HTTPAddr, AuthorizedKeys: c.AuthorizedKeys, Pythons: c.Python, UV: c.UV,
+		Data: c.Data, SSHAddr: c.SSHAddr, HTTPAddr: c.HTTPAddr, TLSCert: c.TLSCert, TLSKey: c.TLSKey, AuthorizedKeys: c.AuthorizedKeys, Pythons: c.Python, UV: c.UV,
 		Worker: worker, Warm: c.Warm, DrainTimeout: c.DrainTimeout, LogLevel: c.LogLevel,
 		Version: version, Banner: std.out, Log: std.err,
 	}
@@ -148,6 +156,9 @@ func ownKeys() ([]adminKey, error) {
 type readiness struct {
 	SSHAddr  string `json:"ssh_addr"`
 	HTTPAddr string `json:"http_addr"`
+	HTTPURL  string `json:"http_url"` // what git puts before a lake's name over HTTP; "" if that is off
+	NoHTTP   string `json:"-"`        // why it is off
+	TLS      bool   `json:"-"`        // HTTPAddr speaks HTTPS
 	PID      int    `json:"pid"`
 	Version  string `json:"version"`
 	HostKey  string `json:"host_key"` // one line of a public key file
@@ -193,7 +204,16 @@ func (cfg *serveConfig) banner(r readiness) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "headgate %s is ready\n\n", r.Version)
 	fmt.Fprintf(&b, "  clone URL    ssh://%s/LAKE\n", net.JoinHostPort(host, port))
-	fmt.Fprintf(&b, "  health       http://%s/healthz\n", r.HTTPAddr)
+	if r.HTTPURL != "" {
+		fmt.Fprintf(&b, "  over HTTP    %sLAKE     with a token as the password: ssh -p %s %s token create\n", r.HTTPURL, port, host)
+	} else {
+		fmt.Fprintf(&b, "  over HTTP    %s\n", r.NoHTTP)
+	}
+	scheme := "http"
+	if r.TLS {
+		scheme = "https"
+	}
+	fmt.Fprintf(&b, "  health       %s://%s/healthz\n", scheme, r.HTTPAddr)
 	fmt.Fprintf(&b, "  data         %s\n", cfg.Data)
 	if key, _, _, _, err := gossh.ParseAuthorizedKey([]byte(r.HostKey)); err == nil {
 		fmt.Fprintf(&b, "  host key     %s\n", gossh.FingerprintSHA256(key))

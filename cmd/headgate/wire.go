@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,6 +20,7 @@ import (
 	"github.com/headgate/headgate/hooks/lake"
 	"github.com/headgate/headgate/sdk"
 	"github.com/headgate/headgate/server"
+	"github.com/headgate/headgate/server/token"
 )
 
 // runServe builds the server from cfg, announces it and serves until ctx ends.
@@ -55,6 +55,13 @@ func runServe(ctx context.Context, cfg serveConfig) (err error) {
 		return err
 	}
 
+	var certificates *server.Certificates
+	if cfg.TLSCert != "" {
+		if certificates, err = server.LoadCertificates(cfg.TLSCert, cfg.TLSKey, log); err != nil {
+			return err
+		}
+	}
+
 	boxes, env, err := startSandboxes(ctx, cfg, log)
 	if err != nil {
 		return err
@@ -69,6 +76,11 @@ func runServe(ctx context.Context, cfg serveConfig) (err error) {
 		return err
 	}
 	defer closing("close lakes", lakes.Close)
+	tokens, err := token.Open(filepath.Join(cfg.Data, "tokens.db"))
+	if err != nil {
+		return err
+	}
+	defer closing("close tokens", tokens.Close)
 	gate := hooks.New(hooks.Config{
 		Runtime: exec.New(boxes, env, cfg.Budget, log), Signer: signer, Logger: log,
 		TempDir: filepath.Join(cfg.Data, "tmp"), Ceiling: cfg.Ceiling,
@@ -88,21 +100,25 @@ func runServe(ctx context.Context, cfg serveConfig) (err error) {
 	}
 	defer httpListener.Close()
 	host, port := reachable(sshListener.Addr().String())
+	overHTTP, noHTTP := webURL(httpListener.Addr(), certificates != nil)
+	if noHTTP != "" {
+		log.Warn("git over HTTP is off", "reason", noHTTP)
+	}
 	srv, err := server.New(server.Config{
-		HostKey: hostKey, Keys: keys, Lakes: lakes, Gate: gate, Querier: gate, Runs: gate, Replayer: gate, Logger: log, Version: cfg.Version,
+		HostKey: hostKey, Keys: keys, Lakes: lakes, Gate: gate, Querier: gate, Runs: gate, Replayer: gate, Tokens: tokens, Logger: log, Version: cfg.Version,
 		URL: "ssh://" + net.JoinHostPort(host, port) + "/", SSH: "ssh -p " + port + " " + host, GateKey: signer.AllowedSigners(),
+		HTTP: overHTTP, NoHTTP: noHTTP,
 	})
 	if err != nil {
 		return err
 	}
-	web := &http.Server{Handler: srv.HTTPHandler(), ReadHeaderTimeout: 10 * time.Second}
 	failed := make(chan error, 2)
 	go func() { failed <- srv.Serve(sshListener) }()
-	go func() { failed <- web.Serve(httpListener) }()
-	defer closing("stop http", web.Close)
+	go func() { failed <- srv.ServeWeb(httpListener, certificates) }()
 
 	if err := cfg.announce(readiness{
-		SSHAddr: sshListener.Addr().String(), HTTPAddr: httpListener.Addr().String(), PID: os.Getpid(), Version: cfg.Version,
+		SSHAddr: sshListener.Addr().String(), HTTPAddr: httpListener.Addr().String(), HTTPURL: overHTTP, NoHTTP: noHTTP,
+		TLS: certificates != nil, PID: os.Getpid(), Version: cfg.Version,
 		HostKey: strings.TrimSpace(string(gossh.MarshalAuthorizedKey(hostKey.PublicKey()))), GateKey: signer.AllowedSigners(),
 	}); err != nil {
 		return errors.Join(err, drain(srv, gate, cfg.DrainTimeout))
@@ -212,6 +228,18 @@ func recoverRuns(ctx context.Context, gate *hooks.Gate, lakes *lake.Directory) e
 		}
 	}
 	return nil
+}
+
+// webURL is what users put before a lake's name over HTTP, or why they cannot.
+func webURL(addr net.Addr, tls bool) (url, refused string) {
+	if err := server.HTTPAllowed(addr, tls); err != nil {
+		return "", "git over HTTP is off: " + err.Error()
+	}
+	scheme := "http"
+	if tls {
+		scheme = "https"
+	}
+	return scheme + "://" + net.JoinHostPort(reachable(addr.String())) + "/", ""
 }
 
 // reachable is the address that the operator can use, from the one listened at.

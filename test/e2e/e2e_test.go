@@ -40,6 +40,8 @@ func TestScripts(t *testing.T) {
 			"same":    cmdSame,
 			"nofile":  cmdNoFile,
 			"wheel":   cmdWheel,
+
+			"certificate": cmdCertificate,
 		},
 	})
 }

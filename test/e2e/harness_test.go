@@ -247,6 +247,7 @@ func (s *server) learn(ts *testscript.TestScript) error {
 	var ready struct {
 		SSHAddr  string `json:"ssh_addr"`
 		HTTPAddr string `json:"http_addr"`
+		HTTPURL  string `json:"http_url"`
 		HostKey  string `json:"host_key"`
 		GateKey  string `json:"gate_key"`
 	}
@@ -260,7 +261,7 @@ func (s *server) learn(ts *testscript.TestScript) error {
 	}
 	ts.Setenv("HG_PORT", port)
 	ts.Setenv("HEADGATE_URL", "ssh://"+net.JoinHostPort(host, port))
-	ts.Setenv("HEADGATE_HTTP", "http://"+ready.HTTPAddr)
+	ts.Setenv("HEADGATE_HTTP", strings.TrimSuffix(ready.HTTPURL, "/"))
 	known := fmt.Sprintf("[%s]:%s %s\n", host, port, strings.TrimSpace(ready.HostKey))
 	if err := os.WriteFile(ts.Getenv("HG_KNOWN_HOSTS"), []byte(known), 0o600); err != nil {
 		return err
