@@ -18,6 +18,9 @@ import (
 // handshake into its sessions.
 const keyExtension = "headgate-key"
 
+// sshVersion names the program in the protocol's first line.
+const sshVersion = "Headgate"
+
 // contextKey is the type of this package's keys in a connection's context.
 type contextKey struct{ name string }
 
@@ -28,18 +31,29 @@ var guardKey = &contextKey{"guard"}
 func (s *Server) endpoint() *ssh.Server {
 	return &ssh.Server{
 		HostSigners:      []ssh.Signer{s.cfg.HostKey},
-		Version:          "Headgate",
+		Version:          sshVersion,
 		Handler:          s.handle,
 		PublicKeyHandler: s.authenticate,
 		PtyCallback:      func(ssh.Context, ssh.Pty) bool { return false },
 		IdleTimeout:      s.cfg.IdleTimeout,
 		ConnCallback: func(ctx ssh.Context, conn net.Conn) net.Conn {
-			g := &guard{Conn: conn, until: time.Now().Add(s.cfg.HandshakeTimeout), idle: s.cfg.IdleTimeout}
+			until := time.Now().Add(s.cfg.HandshakeTimeout)
+			// Here and not in the next callback, which the library calls with a lock
+			// that all connections want.
+			p, err := prefer(conn, "SSH-2.0-"+sshVersion, until)
+			if err != nil {
+				return nil // the client has gone; the library closes conn
+			}
+			g := &guard{Conn: p, ciphers: p.ciphers, until: until, idle: s.cfg.IdleTimeout}
 			ctx.SetValue(guardKey, g)
 			return g
 		},
-		ServerConfigCallback: func(ssh.Context) *gossh.ServerConfig {
-			return &gossh.ServerConfig{MaxAuthTries: maxAuthTries}
+		ServerConfigCallback: func(ctx ssh.Context) *gossh.ServerConfig {
+			cfg := &gossh.ServerConfig{MaxAuthTries: maxAuthTries}
+			if g, ok := ctx.Value(guardKey).(*guard); ok {
+				cfg.Ciphers = g.ciphers
+			}
+			return cfg
 		},
 		ConnectionFailedCallback: func(conn net.Conn, err error) {
 			s.cfg.Logger.Debug("handshake failed", "from", conn.RemoteAddr(), "err", err)
@@ -106,7 +120,8 @@ func (s *Server) session(srv *ssh.Server, conn *gossh.ServerConn, channel gossh.
 // its sessions. The library sets a deadline at each read and write; the guard's wins.
 type guard struct {
 	net.Conn
-	idle time.Duration
+	ciphers []string // to offer; nil is the library's choice
+	idle    time.Duration
 
 	mu       sync.Mutex
 	until    time.Time // zero once a session has begun

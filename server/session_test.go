@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -413,5 +414,35 @@ func TestOneReplayAtATime(t *testing.T) {
 	release <- struct{}{}
 	if code := <-codes; code != 0 {
 		t.Errorf("after the first has ended: exit %d, want 0", code)
+	}
+}
+
+// TestCipher: OpenSSH's own order begins with ChaCha20, and the server's choice is
+// another; but who insists on one gets that.
+func TestCipher(t *testing.T) {
+	s := newSite(t)
+	for _, test := range []struct{ insist, want string }{
+		{"", "aes128-gcm@openssh.com"},
+		{"chacha20-poly1305@openssh.com", "chacha20-poly1305@openssh.com"},
+		{"aes256-ctr", "aes256-ctr"},
+	} {
+		args := s.sshArgs("user")
+		if test.insist != "" {
+			args = append(args, "-c", test.insist)
+		}
+		for i, arg := range args {
+			if arg == "LogLevel=ERROR" { // the first of two counts
+				args[i] = "LogLevel=DEBUG1"
+			}
+		}
+		cmd := exec.Command(args[0], append(args[1:], "--", "127.0.0.1", "whoami")...)
+		cmd.Env = s.env("user")
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		if want := "server->client cipher: " + test.want; !strings.Contains(string(out), want) {
+			t.Errorf("insisting on %q: no %q in\n%s", test.insist, want, out)
+		}
 	}
 }
