@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 
 	"github.com/headgate/headgate/objects/gitobj"
 	"github.com/headgate/headgate/objects/pack"
@@ -270,6 +271,9 @@ func (q *Quarantine) landRaw(ctx context.Context, size int64, write func(io.Writ
 	if err == nil && w.left != 0 {
 		err = fmt.Errorf("content is %d bytes short of %d", w.left, size)
 	}
+	if err == nil && w.begun > 0 {
+		w.writeback()
+	}
 	if err == nil {
 		err = f.Chmod(0o444)
 	}
@@ -295,12 +299,19 @@ func (q *Quarantine) landRaw(ctx context.Context, size int64, write func(io.Writ
 	return oid, nil
 }
 
-// rawWriter writes a blob's file and hashes it on the way.
+// writebackEvery is how much of a file is written before the disk is told to
+// begin with it.
+const writebackEvery = 8 << 20
+
+// rawWriter writes a blob's file and hashes it on the way. The disk begins while
+// the client is still sending, so that a push does not end with seconds of fsync.
 type rawWriter struct {
-	ctx  context.Context
-	f    *os.File
-	name *namer
-	left int64
+	ctx     context.Context
+	f       *os.File
+	name    *namer
+	left    int64
+	written int64
+	begun   int64 // of written, what the disk was told of
 }
 
 func (w *rawWriter) Write(p []byte) (int, error) {
@@ -314,7 +325,20 @@ func (w *rawWriter) Write(p []byte) (int, error) {
 	if _, err := w.name.Write(p); err != nil {
 		return 0, err
 	}
-	return w.f.Write(p)
+	n, err := w.f.Write(p)
+	w.written += int64(n)
+	if w.written-w.begun >= writebackEvery {
+		w.writeback()
+	}
+	return n, err
+}
+
+// writeback starts the writing of what has come and waits for none of it. It is a
+// hint: whether the data is durable, and whether the disk failed, fsync says.
+func (w *rawWriter) writeback() {
+	const syncFileRangeWrite = 2 // SYNC_FILE_RANGE_WRITE, sync_file_range(2)
+	_ = syscall.SyncFileRange(int(w.f.Fd()), w.begun, w.written-w.begun, syncFileRangeWrite)
+	w.begun = w.written
 }
 
 // Discard removes the quarantine and what was not migrated. It may be called

@@ -60,6 +60,7 @@ type Store struct {
 	mu    sync.RWMutex
 	small packSet
 	raw   map[OID]int64 // sizes of raw blobs that were seen; bounded, see rawSize
+	sums  blobSums
 }
 
 const (

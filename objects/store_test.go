@@ -17,6 +17,7 @@ import (
 	"github.com/headgate/headgate/objects"
 	"github.com/headgate/headgate/objects/backend"
 	"github.com/headgate/headgate/objects/gitobj"
+	"github.com/headgate/headgate/objects/pack"
 )
 
 func deflated(t testing.TB, data []byte) []byte {
@@ -477,5 +478,59 @@ func TestConcurrentPuts(t *testing.T) {
 	wg.Wait()
 	if err := q.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestServedTwice: the second time a raw blob's sum comes from memory. The stream is
+// the same, and content that was damaged meanwhile does not pass for whole.
+func TestServedTwice(t *testing.T) {
+	p := newPlace(t)
+	s := p.open(t, 1000)
+	q := quarantine(t, s)
+	oid := put(t, q, objects.Blob, noise(1, 300_000))
+	if err := q.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	serve := func() []byte {
+		var b bytes.Buffer
+		w := pack.NewWriter(&b, s, 1)
+		if err := w.WriteObject(t.Context(), oid); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return b.Bytes()
+	}
+	if _, ok := s.Adler32(oid); ok {
+		t.Error("the sum of a blob is known that was never served")
+	}
+	first := serve()
+	if _, ok := s.Adler32(oid); !ok {
+		t.Error("the sum is not remembered")
+	}
+	if !bytes.Equal(first, serve()) {
+		t.Error("the second pack is another")
+	}
+	take := func(data []byte) error {
+		into := quarantine(t, newPlace(t).open(t, 1000))
+		_, err := into.Ingest(t.Context(), bytes.NewReader(data), objects.Limits{})
+		return err
+	}
+	if err := take(first); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(p.data, "raw", oid.String()[:2], oid.String())
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[200_000] ^= 1
+	if err := errors.Join(os.Chmod(path, 0o644), os.WriteFile(path, b, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	var ie *objects.IngestError
+	if err := take(serve()); !errors.As(err, &ie) {
+		t.Errorf("a damaged blob was served and taken: %v", err)
 	}
 }
