@@ -114,6 +114,11 @@ bench: build venv need-git need-ssh ## push-to-published and no-op push, medians
 bench-functions: build venv ## what a sandbox costs: starts, throughput, queries inside against outside. ONLY=words picks some
 	HEADGATE_PYTHON=$(CURDIR)/$(PYTHON) go run ./test/bench/functions -cache $(CURDIR)/$(CACHE)/bench -rounds $(or $(ROUNDS),15) $(if $(ONLY),-only '$(ONLY)') $(if $(JSON),-json $(JSON))
 
+.PHONY: bench-transport
+bench-transport: build need-git need-ssh need-ssh-keygen ## clones, pushes and refs beside stock git: SIZE=256MiB SINGLE=4*SIZE ROUNDS=3 ONLY=words JSON=file DEFAULT=1 (slow)
+	go run ./test/bench/transport -cache $(CURDIR)/$(CACHE)/bench -size $(or $(SIZE),256MiB) $(if $(SINGLE),-single $(SINGLE)) -rounds $(or $(ROUNDS),3) \
+	  $(if $(DEFAULT),-default) $(if $(ONLY),-only '$(ONLY)') $(if $(JSON),-json $(JSON))
+
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME=20s
 	@for pkg in $(PACKAGES); do \
