@@ -15,6 +15,7 @@ import (
 
 	"github.com/headgate/headgate/exec/plan"
 	"github.com/headgate/headgate/exec/protocol"
+	"github.com/headgate/headgate/exec/pyenv"
 	"github.com/headgate/headgate/exec/sandbox"
 )
 
@@ -36,8 +37,8 @@ var bytecodeName = regexp.MustCompile(`^([0-9]{1,5})\.pyc$`)
 // compile adds the bytecode of an environment's modules to it, which spares every
 // function the compiling: importing pandas takes a fourth of the time. Compilers
 // read foreign bytes, so it is done in a sandbox, which no package is imported
-// into. An environment without bytecode works as well, so that only the end of
-// ctx is an error.
+// into. An environment without bytecode works as well: if it cannot be compiled now,
+// that is pyenv.ErrUnfinished, and it is tried again later.
 func (s *Session) compile(ctx context.Context, python, root string) error {
 	py, err := s.rt.env.python(python)
 	if err != nil {
@@ -71,12 +72,15 @@ func (s *Session) compile(ctx context.Context, python, root string) error {
 		return writeBytecode(filepath.Join(root, modules[i]), py.tag(), r)
 	}
 	var u Usage
-	if _, err := s.run(ctx, job, &u); err == nil {
-		s.rt.log.Info("environment compiled", "python", python, "modules", len(modules), "took", u.Total, "peak_memory", u.PeakMemory)
-	} else if ctx.Err() == nil {
-		s.rt.log.Warn("environment not compiled: its functions start slower", "python", python, "err", err)
+	if _, err := s.run(ctx, job, &u); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		s.rt.log.Warn("environment not compiled: its functions start slower until it is tried again", "python", python, "err", err)
+		return pyenv.ErrUnfinished
 	}
-	return ctx.Err()
+	s.rt.log.Info("environment compiled", "python", python, "modules", len(modules), "took", u.Total, "peak_memory", u.PeakMemory)
+	return nil
 }
 
 // tag is what names the bytecode of an interpreter: "cpython-311".

@@ -253,13 +253,16 @@ func (s *Session) prepare(ctx context.Context, spec pyenv.Spec, how Preparing) e
 			return &pyenv.Error{Text: err.Error()}
 		}
 	}
-	if how.Begin != nil && store.Ready(e) == "" {
+	if how.Begin != nil && !store.Ready(e) {
 		how.Begin(e)
 	}
 	made, err := store.Make(ctx, e, func(root string) error { return s.compile(ctx, e.Python, root) })
 	if err != nil {
 		return err
 	}
+	s.mu.Lock()
+	s.held = append(s.held, made.Release)
+	s.mu.Unlock()
 	if !locked {
 		how.Lock.Put(e)
 	}

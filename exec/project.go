@@ -217,10 +217,15 @@ func (s *Session) projectionDir() (string, error) {
 	return os.MkdirTemp(s.projections.dir, "cut-")
 }
 
-// Close removes what the session kept for its functions. No function may run.
+// Close removes what the session kept for its functions, and lets go of their
+// environments. No function may run.
 func (s *Session) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for _, release := range s.held {
+		release()
+	}
+	s.held = nil
 	dir := s.projections.dir
 	s.projections = projections{made: make(map[Key]*projection)}
 	if dir == "" {

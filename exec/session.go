@@ -27,6 +27,7 @@ type Session struct {
 	mu          sync.Mutex
 	pending     map[Key]any
 	prepared    map[string]place // by the group of what functions declare
+	held        []func()         // release the environments of prepared
 	projections projections
 }
 

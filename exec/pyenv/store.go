@@ -11,7 +11,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -21,20 +23,25 @@ import (
 // directory:
 //
 //	wheels/<sha256>/   one wheel, unpacked
-//	envs/<digest>/     hard links to the files of its wheels
-//	locked/<digest>    empty: this locked environment was held against the index
+//	envs/<digest>/     hard links to the files of its wheels, and what finished it
+//	envs/<digest>.plain/  the same, of one that could not be finished
+//	unfinished/<digest>   how often, and by its time when last
+//	uses/<digest>      by its time when it was used last; locked while it is used
+//	locked/<digest>    this locked environment was held against the index; holds its digest
 //	uv/                uv's cache
 //	tmp/<process>/     what is under way, locked by its process; OpenStore removes others
 //
-// What is in wheels and envs was renamed there whole and never changes. It is safe
-// for concurrent use, also by several processes.
+// What is in wheels and envs was renamed there whole and never changes until Collect
+// removes it whole. It is safe for concurrent use, also by several processes.
 type Store struct {
 	dir  string
 	tmp  string
 	lock *os.File // on tmp, held as long as the process lives
 	uv   *UV
 
-	most int64 // bytes of all wheels of an environment
+	most     int64         // bytes of all wheels of an environment
+	unpacked bounds        // of them unpacked: bytes and files
+	least    time.Duration // what was used since is never removed
 
 	mu     sync.Mutex
 	making map[string]*making // by what is made, as long as somebody makes it or waits
@@ -49,7 +56,7 @@ type making struct {
 // OpenStore opens or creates the store in dir, which must be on one file system,
 // and takes uv for what is not there yet. uv.Cache is set to be in the store.
 func OpenStore(dir string, uv *UV) (*Store, error) {
-	for _, name := range []string{"", "wheels", "envs", "locked", "uv", "tmp"} {
+	for _, name := range []string{"", "wheels", "envs", "unfinished", "uses", "locked", "uv", "tmp"} {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(path, 0o755); err != nil {
 			return nil, err
@@ -60,7 +67,7 @@ func OpenStore(dir string, uv *UV) (*Store, error) {
 		}
 	}
 	uv.Cache = filepath.Join(dir, "uv")
-	s := &Store{dir: dir, uv: uv, most: maxEnvironment, making: make(map[string]*making)}
+	s := &Store{dir: dir, uv: uv, most: maxEnvironment, unpacked: environmentBounds, least: leastAge, making: make(map[string]*making)}
 	// Nobody may sweep a directory that its process has made and not yet locked.
 	all, err := os.Open(filepath.Join(dir, "tmp"))
 	if err != nil {
@@ -79,7 +86,28 @@ func OpenStore(dir string, uv *UV) (*Store, error) {
 	if s.lock, err = os.Open(s.tmp); err != nil {
 		return nil, err
 	}
-	return s, unix.Flock(int(s.lock.Fd()), unix.LOCK_EX)
+	if err := unix.Flock(int(s.lock.Fd()), unix.LOCK_EX); err != nil {
+		return nil, err
+	}
+	return s, s.adopt()
+}
+
+// adopt lets what somebody left who kept no account of uses be used last now.
+func (s *Store) adopt() error {
+	entries, err := os.ReadDir(filepath.Join(s.dir, "envs"))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		f, err := os.OpenFile(filepath.Join(s.dir, "uses", strings.TrimSuffix(e.Name(), plain)), os.O_RDONLY|os.O_CREATE, 0o644)
+		if err != nil {
+			return err
+		}
+		if err := f.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // sweep removes what processes that have ended left under way.
@@ -109,17 +137,11 @@ func (s *Store) Resolve(ctx context.Context, spec Spec) (*Environment, error) {
 	return s.uv.Resolve(ctx, spec)
 }
 
-// Ready returns the directory of an environment that is there and was found to be
-// what its Spec asks for; "" if it has to be made.
-func (s *Store) Ready(e *Environment) string {
-	dir := s.envDir(e)
-	if _, err := os.Stat(s.lockedFile(e)); err != nil {
-		return ""
-	}
-	if _, err := os.Stat(dir); err != nil {
-		return ""
-	}
-	return dir
+// Ready reports whether an environment is there that was found to be what its Spec
+// asks for. A collector may remove it before it is used: only Make is a promise.
+func (s *Store) Ready(e *Environment) bool {
+	dir, _ := s.place(e)
+	return dir != "" && exists(s.lockedFile(e))
 }
 
 func (s *Store) envDir(e *Environment) string { return filepath.Join(s.dir, "envs", e.Digest()) }
@@ -137,51 +159,90 @@ type Made struct {
 	Dir    string
 	Wheels int   // fetched; the others were there
 	Bytes  int64 // downloaded
+	// Release ends the use of Dir, which may be removed from then on. It must be
+	// called once if Make succeeded.
+	Release func()
 }
 
 // Make returns the environment's directory. If it is not there it is made: the
 // index is asked for exactly the wheels of e, they are fetched, checked, unpacked
 // and composed. finish, unless it is nil, may add files to the directory before
-// it is visible.
-func (s *Store) Make(ctx context.Context, e *Environment, finish func(root string) error) (Made, error) {
-	if dir := s.Ready(e); dir != "" {
-		return Made{Dir: dir}, nil
-	}
-	made := Made{Dir: s.envDir(e)}
-	done, err := s.hold(ctx, "env "+e.Digest())
-	if err != nil {
+// it is visible. If it returns ErrUnfinished, the directory is given all the same, and a
+// later Make calls finish again, on another one.
+func (s *Store) Make(ctx context.Context, e *Environment, finish func(root string) error) (made Made, err error) {
+	if made.Release, err = s.use(e.Digest()); err != nil {
 		return made, err
 	}
-	defer done()
-	if s.Ready(e) != "" {
-		return made, nil
+	defer func() {
+		if err != nil {
+			made.Release()
+		}
+	}()
+	dir, finished := s.place(e)
+	checked := exists(s.lockedFile(e))
+	if dir == "" || !finished || !checked {
+		done, err := s.hold(ctx, "env "+e.Digest())
+		if err != nil {
+			return made, err
+		}
+		defer done()
+		dir, finished = s.place(e)
+		checked = exists(s.lockedFile(e))
 	}
+	if dir == "" || !checked {
+		if err := s.make(ctx, e, finish, &made); err != nil {
+			return made, err
+		}
+		made.Dir, _ = s.place(e)
+		return made, os.WriteFile(s.lockedFile(e), []byte(e.Digest()+"\n"), 0o644)
+	}
+	if !finished && finish != nil {
+		if dir, err = s.finishLater(e, dir, finish); err != nil && ctx.Err() != nil {
+			return made, err
+		}
+	}
+	made.Dir = dir
+	// By its time it is kept; one that has gone meanwhile costs one question to the index.
+	now := time.Now()
+	_ = os.Chtimes(s.lockedFile(e), now, now)
+	return made, nil
+}
+
+// make holds e against the index and composes it. The caller has the right to.
+func (s *Store) make(ctx context.Context, e *Environment, finish func(root string) error, made *Made) error {
 	for _, w := range e.Wheels {
 		_, _, t, err := parseName(w.File)
 		if err == nil {
 			err = t.runs(e.Spec)
 		}
 		if err != nil {
-			return made, refusef("wheel %s: %v", w.File, err)
+			return refusef("wheel %s: %v", w.File, err)
 		}
 	}
 	at, err := s.uv.locate(ctx, e)
 	if err != nil {
-		return made, err
+		return err
 	}
 	large := refusef("%s needs wheels of more than %d MiB together, which is the limit", e.Spec, s.most>>20)
 	var total int64
 	for _, f := range at {
 		if total += f.Size; total > s.most {
-			return made, large
+			return large
 		}
 	}
+	// What is fetched and unpacked stays until it is composed.
+	wheels, err := lockDir(filepath.Join(s.dir, "wheels"), unix.LOCK_SH)
+	if err != nil {
+		return err
+	}
+	defer wheels.Close()
+	room := &room{spec: e.Spec, left: s.unpacked}
 	var mu sync.Mutex
 	fetching, gctx := errgroup.WithContext(ctx)
 	fetching.SetLimit(4)
 	for _, f := range at {
 		fetching.Go(func() error {
-			n, err := s.wheel(gctx, f)
+			n, err := s.wheel(gctx, f, room)
 			mu.Lock()
 			defer mu.Unlock()
 			if n > 0 {
@@ -195,12 +256,40 @@ func (s *Store) Make(ctx context.Context, e *Environment, finish func(root strin
 		})
 	}
 	if err := fetching.Wait(); err != nil {
-		return made, err
+		return err
 	}
-	if err := s.compose(ctx, e, finish); err != nil {
-		return made, err
+	return s.compose(ctx, e, finish)
+}
+
+// room is what the wheels of one environment may still take, unpacked.
+type room struct {
+	spec Spec
+	mu   sync.Mutex
+	left bounds
+}
+
+// take claims room for so many files and directories, and bytes.
+func (r *room) take(files int, bytes int64) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.left.files -= files
+	r.left.bytes -= bytes
+	if r.left.files < 0 || r.left.bytes < 0 {
+		return refusef("does not fit beside the other wheels of %s: together they unpack to more than the limit of %d MiB, or of %d files",
+			r.spec, environmentBounds.bytes>>20, environmentBounds.files)
 	}
-	return made, os.WriteFile(s.lockedFile(e), nil, 0o644)
+	return nil
+}
+
+func lockDir(path string, how int) (*os.File, error) {
+	d, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := flock(d, how); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
 }
 
 // hold gives the caller alone the right to make name, until it calls done. It
@@ -233,7 +322,7 @@ func (s *Store) hold(ctx context.Context, name string) (done func(), err error) 
 func (s *Store) wheelDir(w Wheel) string { return filepath.Join(s.dir, "wheels", w.SHA256) }
 
 // wheel makes sure that a wheel is unpacked, and returns how many bytes it had to fetch.
-func (s *Store) wheel(ctx context.Context, f found) (int64, error) {
+func (s *Store) wheel(ctx context.Context, f found, room *room) (int64, error) {
 	done, err := s.hold(ctx, "wheel "+f.SHA256)
 	if err != nil {
 		return 0, err
@@ -254,7 +343,7 @@ func (s *Store) wheel(ctx context.Context, f found) (int64, error) {
 		return n, err
 	}
 	root := filepath.Join(tmp, "root")
-	if err := unpackFile(ctx, file, f.Package, root); err != nil {
+	if err := unpackFile(ctx, file, f.Package, root, room); err != nil {
 		var bad *Error
 		if errors.As(err, &bad) {
 			return n, refusef("wheel %s %s", f.File, bad.Text)
@@ -287,7 +376,7 @@ func (s *Store) publish(root, dir string) error {
 	return errors.Join(parent.Sync(), parent.Close())
 }
 
-func unpackFile(ctx context.Context, file, pkg, root string) error {
+func unpackFile(ctx context.Context, file, pkg, root string, room *room) error {
 	f, err := os.Open(file)
 	if err != nil {
 		return err
@@ -301,7 +390,7 @@ func unpackFile(ctx context.Context, file, pkg, root string) error {
 		return err
 	}
 	made := map[string]bool{root: true}
-	return unpack(f, info.Size(), pkg, wheelBounds, func(name string) (io.WriteCloser, error) {
+	return unpack(f, info.Size(), pkg, wheelBounds, room.take, func(name string) (io.WriteCloser, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
@@ -342,8 +431,8 @@ func makeDir(dir string) error {
 // compose links the files of all wheels into the environment's directory.
 func (s *Store) compose(ctx context.Context, e *Environment, finish func(root string) error) error {
 	dir := s.envDir(e)
-	if _, err := os.Stat(dir); err == nil {
-		return nil
+	if there, _ := s.place(e); there != "" {
+		return nil // of another lock, or made by another process
 	}
 	tmp, err := os.MkdirTemp(s.tmp, "env-")
 	if err != nil {
@@ -356,8 +445,13 @@ func (s *Store) compose(ctx context.Context, e *Environment, finish func(root st
 	}
 	made := map[string]bool{root: true}
 	from := make(map[string]string) // path -> package
+	room := &room{spec: e.Spec, left: s.unpacked}
+	now := time.Now()
 	for _, w := range e.Wheels {
 		top := s.wheelDir(w)
+		if err := os.Chtimes(top, now, now); err != nil { // its time tells when it was used
+			return err
+		}
 		err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
 			if err = errors.Join(err, ctx.Err()); err != nil || path == top {
 				return err
@@ -367,6 +461,17 @@ func (s *Store) compose(ctx context.Context, e *Environment, finish func(root st
 				return err
 			}
 			to := filepath.Join(root, rel)
+			info, err := d.Info()
+			if err != nil {
+				return err
+			}
+			var size int64
+			if !d.IsDir() {
+				size = info.Size()
+			}
+			if err := room.take(1, size); err != nil {
+				return refusef("wheel %s %v", w.File, err)
+			}
 			if d.IsDir() {
 				if owner := from[rel]; owner != "" {
 					return refusef("packages %s and %s cannot be in one environment: %q is a file of the one and a directory of the other", owner, w.Package, rel)
@@ -391,7 +496,9 @@ func (s *Store) compose(ctx context.Context, e *Environment, finish func(root st
 		}
 	}
 	if finish != nil {
-		if err := finish(root); err != nil {
+		if err := finish(root); errors.Is(err, ErrUnfinished) {
+			return errors.Join(s.publish(root, dir+plain), s.failed(e))
+		} else if err != nil {
 			return err
 		}
 	}

@@ -74,7 +74,7 @@ func TestResolveAndMake(t *testing.T) {
 	if got := e.Summary(); got != "tool 1.0, dep 2.5, pyarrow 20.0.0" {
 		t.Errorf("resolved to %q", got)
 	}
-	if s.Ready(e) != "" {
+	if s.Ready(e) {
 		t.Error("it is ready before it is made")
 	}
 	// Many runs want it at once: it is made once.
@@ -216,7 +216,7 @@ func TestLockedEnvironmentsAreHeldAgainstTheIndex(t *testing.T) {
 		if !errors.As(err, &refused) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want a refusal with %q", c.name, err, c.want)
 		}
-		if s.Ready(c.e) != "" {
+		if s.Ready(c.e) {
 			t.Errorf("%s: it is ready all the same", c.name)
 		}
 	}
@@ -227,7 +227,7 @@ func TestLockedEnvironmentsAreHeldAgainstTheIndex(t *testing.T) {
 		t.Fatal(err)
 	}
 	old.Wheels[0] = older.Wheels[0]
-	if m, err := s.Make(t.Context(), old, nil); err != nil || s.Ready(old) != m.Dir {
+	if m, err := s.Make(t.Context(), old, nil); err != nil || !s.Ready(old) || m.Dir != s.envDir(old) {
 		t.Errorf("dep 1.0: %+v, %v", m, err)
 	}
 }
@@ -471,7 +471,7 @@ func TestMakeEndsWithItsCaller(t *testing.T) {
 	if len(s.making) != 0 {
 		t.Errorf("%d names are kept of what has been made", len(s.making))
 	}
-	if err := unpackFile(ctx, filepath.Join(dir, e.Wheels[0].File), "pyarrow", filepath.Join(t.TempDir(), "root")); !errors.Is(err, context.DeadlineExceeded) {
+	if err := unpackFile(ctx, filepath.Join(dir, e.Wheels[0].File), "pyarrow", filepath.Join(t.TempDir(), "root"), &room{left: environmentBounds}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("unpack: %v", err)
 	}
 	if err := os.RemoveAll(s.envDir(e)); err != nil {
@@ -500,7 +500,7 @@ func BenchmarkReady(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if s.Ready(l.Find(e.Spec)) == "" {
+		if !s.Ready(l.Find(e.Spec)) {
 			b.Fatal("it is not there")
 		}
 	}

@@ -30,6 +30,10 @@ type bounds struct {
 
 var wheelBounds = bounds{files: 50_000, directory: 8 << 20, bytes: 4 << 30, ratio: 60, floor: 32 << 20, record: 16 << 20}
 
+// environmentBounds are of all wheels of an environment together, unpacked: twice
+// what a compiler with its CUDA libraries takes, and four times its files.
+var environmentBounds = bounds{files: 200_000, bytes: 16 << 30}
+
 const (
 	maxPath      = 1000
 	maxComponent = 255
@@ -38,9 +42,10 @@ const (
 
 // unpack reads the wheel in r and hands its files, by their paths on sys.path, to
 // create. What a wheel installs elsewhere (scripts, headers, data) and compiled
-// bytecode are left out. pkg is the package that it must be. An *Error says what
-// is wrong with the wheel.
-func unpack(r io.ReaderAt, size int64, pkg string, b bounds, create func(name string) (io.WriteCloser, error)) error {
+// bytecode are left out. pkg is the package that it must be. take is asked, before
+// anything is unpacked, for so many files and directories, and bytes. An *Error says
+// what is wrong with the wheel.
+func unpack(r io.ReaderAt, size int64, pkg string, b bounds, take func(files int, bytes int64) error, create func(name string) (io.WriteCloser, error)) error {
 	if err := checkEnd(r, size, b); err != nil {
 		return err
 	}
@@ -53,6 +58,9 @@ func unpack(r io.ReaderAt, size int64, pkg string, b bounds, create func(name st
 		return err
 	}
 	if a.record, err = a.readRecord(); err != nil {
+		return err
+	}
+	if err := take(len(a.names), a.claimed); err != nil {
 		return err
 	}
 	for _, f := range a.files {
@@ -95,7 +103,9 @@ type unpacker struct {
 	names  map[string]bool // lower-case path, as placed -> whether it is a directory
 	info   string          // "pandas-1.5.3.dist-info"
 	record map[string]string
-	total  int64 // bytes unpacked
+
+	claimed int64 // bytes of what will be unpacked, as the archive says
+	total   int64 // bytes unpacked
 }
 
 // plan checks all names before anything is unpacked.
@@ -132,6 +142,9 @@ func (a *unpacker) plan(archive *zip.Reader, pkg string) error {
 	for _, f := range a.files {
 		if err := a.claim(f.Name); err != nil {
 			return err
+		}
+		if a.placed(f.Name) != "" {
+			a.claimed += int64(f.UncompressedSize64)
 		}
 	}
 	return nil

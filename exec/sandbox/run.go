@@ -6,10 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/headgate/headgate/exec/protocol"
 )
@@ -112,12 +113,13 @@ func (m *Manager) program(job Job) (program, error) {
 	if !filepath.IsAbs(job.Packages) {
 		return program{}, fmt.Errorf("packages in %q: not an absolute path", job.Packages)
 	}
-	if info, err := os.Stat(job.Packages); err != nil {
-		return program{}, fmt.Errorf("packages: %w", err)
-	} else if !info.IsDir() {
+	var st unix.Stat_t
+	if err := unix.Stat(job.Packages, &st); err != nil {
+		return program{}, fmt.Errorf("packages in %q: %w", job.Packages, err)
+	} else if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return program{}, fmt.Errorf("packages in %q: not a directory", job.Packages)
 	}
-	p.packages = filepath.Clean(job.Packages)
+	p.packages, p.inode = filepath.Clean(job.Packages), st.Ino
 	return p, nil
 }
 

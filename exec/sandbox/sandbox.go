@@ -125,8 +125,9 @@ type Job struct {
 	Python string // version of the interpreter, for KindPython; "" is the default one
 	// Packages is a host directory with an environment's packages, seen read-only
 	// at /env, for KindPython: all that the interpreter has then is these and its
-	// standard library. It must not change as long as the server runs. "" leaves
-	// the interpreter the packages of its own.
+	// standard library. It must not change, and be there until the job ends; what is at
+	// the same path later may be another directory. "" leaves the interpreter the
+	// packages of its own.
 	Packages string
 	Inputs   []Input
 	Order    *protocol.Order
@@ -187,6 +188,10 @@ type program struct {
 	kind     Kind
 	python   string
 	packages string
+	// inode is that of packages. A sandbox that waits holds the directory that it was
+	// started with open, so that no other has its number: one that was removed and made
+	// again is another program.
+	inode uint64
 }
 
 func (p program) String() string {

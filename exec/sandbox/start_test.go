@@ -170,3 +170,35 @@ func TestPackagesThatKeepAFunctionFromBeingCalled(t *testing.T) {
 		t.Errorf("too much memory: %+v, %v", r.Report, err)
 	}
 }
+
+// A sandbox that waits has the packages that it was started with: if they have gone,
+// and others are at their path, nobody gets it.
+func TestPackagesMadeAgainAreOthers(t *testing.T) {
+	cfg := withPython(t, interpreters(t)[0])
+	cfg.WarmPython = 1
+	m := open(t, cfg)
+	packages := filepath.Join(t.TempDir(), "env")
+	put := func(answer string) {
+		t.Helper()
+		if err := os.Mkdir(packages, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(packages, "only.py"), []byte("answer = '"+answer+"'\n"), 0o444); err != nil {
+			t.Fatal(err)
+		}
+	}
+	job := Job{Kind: KindPython, Packages: packages, Order: &protocol.Order{SQL: "import only\nout = only.answer"}}
+	for _, want := range []string{"first", "second"} {
+		put(want)
+		if r, err := do(t, m, job); err != nil || r.out() != want {
+			t.Fatalf("%+v, %v, want %s: %q, %q", r.Report, err, want, r.out(), r.userError())
+		}
+		awaitWarm(t, m, job)
+		if err := os.Rename(packages, packages+want); err != nil { // as a collector does
+			t.Fatal(err)
+		}
+		if err := os.RemoveAll(packages + want); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
