@@ -209,6 +209,9 @@ func (c *replayCmd) replay(ctx context.Context, std streams, s *scratch, replaye
 	if err != nil {
 		return nil, err
 	}
+	if cache != s.dir {
+		defer collectPackages(ctx, env.Packages, defaultKeep, log)()
+	}
 	replayer.Runtime = exec.New(boxes, env, budget, log)
 	replayer.Store, replayer.TempDir = s.store, filepath.Join(s.dir, "tmp")
 	return replayer.Replay(ctx, commit)

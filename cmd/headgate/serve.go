@@ -18,6 +18,7 @@ import (
 	gossh "golang.org/x/crypto/ssh"
 
 	"github.com/headgate/headgate/exec"
+	"github.com/headgate/headgate/exec/pyenv"
 	"github.com/headgate/headgate/exec/sandbox"
 )
 
@@ -34,6 +35,7 @@ type serveCmd struct {
 	FunctionCPUs   float64         `help:"Processors that all functions together may use at a time; 0 is all." name:"function-cpus" default:"0" placeholder:"N"`
 	FunctionMemory string          `help:"Memory that all functions together may use at a time, such as 12GiB. By default three quarters of what the machine, or the server's cgroup, has." name:"function-memory" placeholder:"SIZE"`
 	functionLimits
+	packagesFlags
 	DrainTimeout time.Duration `help:"How long runs under way may take to end after SIGTERM." default:"5m" placeholder:"DURATION"`
 	LogLevel     string        `help:"What goes to standard error: ${enum}." enum:"debug,info,warn,error" default:"info"`
 	uvFlag
@@ -72,6 +74,7 @@ type serveConfig struct {
 	Pythons        []string
 	UV             string // "" looks for it
 	Packages       string // directory of unpacked packages; "" is below Data
+	KeepPackages   pyenv.Keep
 	Worker         string
 	Warm           int // of each kind; negative: the server's own choice
 	Budget         exec.Budget
@@ -109,6 +112,9 @@ func (c *serveCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	if cfg.Ceiling, err = c.functionLimits.ceiling(cfg.Budget); err != nil {
+		return err
+	}
+	if cfg.KeepPackages, err = c.packagesFlags.keep(); err != nil {
 		return err
 	}
 	if c.AuthorizedKeys == "" {

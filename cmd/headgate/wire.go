@@ -67,6 +67,7 @@ func runServe(ctx context.Context, cfg serveConfig) (err error) {
 		return err
 	}
 	defer closing("stop sandboxes", boxes.Close)
+	defer collectPackages(ctx, env.Packages, cfg.KeepPackages, log)()
 	secrets, err := lake.LoadSecretsKey(filepath.Join(cfg.Data, "keys", "secrets_key"))
 	if err != nil {
 		return err

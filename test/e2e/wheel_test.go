@@ -14,13 +14,13 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// cmdWheel is: wheel DIR NAME VERSION [requires=NAME]... [zeros=BYTES] [sdist].
+// cmdWheel is: wheel DIR NAME VERSION [requires=NAME]... [file=NAME:FILE]... [zeros=BYTES] [sdist].
 // It puts a wheel of a package into DIR: a module of its name that has a VERSION,
 // and with zeros a file of as many zero bytes. With sdist it is a source package,
 // whose build would say that it ran.
 func cmdWheel(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 3 {
-		ts.Fatalf("usage: wheel DIR NAME VERSION [requires=NAME]... [zeros=BYTES] [sdist]")
+		ts.Fatalf("usage: wheel DIR NAME VERSION [requires=NAME]... [file=NAME:FILE]... [zeros=BYTES] [sdist]")
 	}
 	dir, name, version := ts.MkAbs(args[0]), args[1], args[2]
 	ts.Check(os.MkdirAll(dir, 0o755))
@@ -32,6 +32,9 @@ func cmdWheel(ts *testscript.TestScript, neg bool, args []string) {
 		switch key {
 		case "requires":
 			meta += "Requires-Dist: " + value + "\n"
+		case "file":
+			at, from, _ := strings.Cut(value, ":")
+			files = append(files, [2]string{at, ts.ReadFile(from)})
 		case "zeros":
 			var n int
 			_, err := fmt.Sscan(value, &n)
