@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"math"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -80,21 +81,24 @@ func (m *Manager) most(prog program) int {
 	return m.cfg.WarmWorkers
 }
 
-// begin counts a job in; jobs hold back the refill.
-func (m *Manager) begin() error {
+// begin counts a job in, with the processors that it may use; jobs hold back the
+// refill.
+func (m *Manager) begin(cpus float64) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
 		return ErrClosed
 	}
 	m.active++
+	m.busy += thousandths(cpus)
 	m.wg.Add(1)
 	return nil
 }
 
-func (m *Manager) end() {
+func (m *Manager) end(cpus float64) {
 	m.mu.Lock()
 	m.active--
+	m.busy -= thousandths(cpus)
 	m.signal()
 	m.mu.Unlock()
 	m.wg.Done()
@@ -281,15 +285,18 @@ func (m *Manager) next() (sh shape, some, settled bool) {
 // each on two cores, both ways interleaved on a loaded machine, took 5.9 to 10.1 s
 // this way (7 to 10 of them warm) and 6.5 to 13.1 s with a refill that waits for
 // the last one (4 warm).
+//
+// Where jobs may use every processor, only what has run out is started: even at
+// the lowest weight a start takes caches and turns from the threads of a job. That
+// was the half of what a sandbox cost queries on two cores.
 func (m *Manager) refill() {
 	defer m.wg.Done()
-	cores := runtime.NumCPU()
 	tick := time.NewTicker(retry)
 	defer tick.Stop()
 	for m.ctx.Err() == nil {
 		m.mu.Lock()
 		sh, some, _ := m.next()
-		some = some && m.active+m.starting < cores
+		some = some && m.room(sh)
 		changed := m.changed
 		if some {
 			m.starting++
@@ -310,6 +317,19 @@ func (m *Manager) refill() {
 		}
 	}
 }
+
+// room tells whether one more sandbox may be started ahead of time, of shape sh.
+// The caller holds m.mu.
+func (m *Manager) room(sh shape) bool {
+	cores := runtime.NumCPU()
+	if len(m.shelves[sh].boxes) == 0 && m.active+m.starting < cores {
+		return true
+	}
+	return m.busy+1000*(m.starting+1) <= 1000*cores
+}
+
+// thousandths is cpus in thousandths of a processor, which add up without a rest.
+func thousandths(cpus float64) int { return int(math.Ceil(cpus * 1000)) }
 
 func (m *Manager) pause(d time.Duration) {
 	timer := time.NewTimer(d)

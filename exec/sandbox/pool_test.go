@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -145,6 +146,56 @@ func TestPoolFollowsUse(t *testing.T) {
 	if run(a) { // and cold is always to be had
 		t.Error("warm though its sandbox had to go")
 	}
+}
+
+// A job on all processors is not disturbed by a refill until nothing waits any more.
+func TestRefillLeavesProcessorsToJobs(t *testing.T) {
+	cores := runtime.NumCPU()
+	if cores < 2 {
+		t.Skip("one processor is never both a job's and the refill's")
+	}
+	cfg := quiet(t)
+	cfg.WarmWorkers = 2
+	m := open(t, cfg)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	sh := m.shapeOf(program{kind: KindWorker}, DefaultLimits)
+	look := func() (waits, starting int, room bool) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return len(m.shelves[sh].boxes), m.starting, m.room(sh)
+	}
+	// during runs f while a job is in its sandbox, and has not got its inputs yet.
+	during := func(cpus float64, f func()) {
+		t.Helper()
+		if err := m.AwaitWarm(ctx); err != nil {
+			t.Fatal(err)
+		}
+		r, err := do(t, m, Job{Order: &protocol.Order{SQL: "echo x"}, Limits: Limits{CPUs: cpus}, Inputs: []Input{{Path: "x", Link: func(host string) error {
+			f()
+			return os.WriteFile(host, nil, 0o444)
+		}}}})
+		if err != nil || r.out() != "x" {
+			t.Errorf("%+v, %v", r.Report, err)
+		}
+	}
+	during(float64(cores), func() {
+		if waits, starting, room := look(); waits != 1 || starting != 0 || room {
+			t.Errorf("beside a job on all processors %d wait, %d start, room for more: %t", waits, starting, room)
+		}
+		m.retire(m.pop(sh))
+		for waits := 0; waits == 0 && ctx.Err() == nil; waits, _, _ = look() {
+			m.pause(time.Millisecond)
+		}
+		if ctx.Err() != nil {
+			t.Error("nothing waits, and nothing is started")
+		}
+	})
+	during(float64(cores)-1, func() {
+		if _, starting, room := look(); starting == 0 && !room {
+			t.Error("no room beside a job that leaves a processor")
+		}
+	})
 }
 
 func TestShelvesAreBounded(t *testing.T) {

@@ -31,10 +31,10 @@ func (m *Manager) Run(ctx context.Context, job Job) (*Report, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode order: %w", err)
 	}
-	if err := m.begin(); err != nil {
+	if err := m.begin(lim.CPUs); err != nil {
 		return nil, err
 	}
-	defer m.end()
+	defer m.end(lim.CPUs)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(m.ctx, func() { cancel(ErrClosed) })()

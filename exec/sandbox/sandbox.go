@@ -177,6 +177,7 @@ type Manager struct {
 	mu       sync.Mutex
 	closed   bool
 	active   int // jobs running
+	busy     int // thousandths of processors that these may use
 	starting int // sandboxes for the pool
 	shelves  map[shape]*shelf
 	costs    map[program]int64 // bytes that a waiting sandbox was measured to hold
