@@ -66,6 +66,37 @@ func AppendEntryHeader(b []byte, t Type, size int64) []byte {
 	return append(b, c)
 }
 
+// AppendDistance appends how far in front of its delta a base begins.
+func AppendDistance(b []byte, n int64) []byte {
+	var digits [10]byte
+	i := len(digits) - 1
+	digits[i] = byte(n & 0x7f)
+	for n >>= 7; n > 0; n >>= 7 {
+		n--
+		i--
+		digits[i] = 0x80 | byte(n&0x7f)
+	}
+	return append(b, digits[i:]...)
+}
+
+// ParseDistance reads what AppendDistance has written, and returns its length.
+func ParseDistance(b []byte) (distance int64, n int, err error) {
+	for i, c := range b {
+		if i > 0 {
+			distance++
+		}
+		// More than 2^55 bytes back is before any pack's start.
+		if distance > 1<<48 {
+			break
+		}
+		distance = distance<<7 | int64(c&0x7f)
+		if c&0x80 == 0 {
+			return distance, i + 1, nil
+		}
+	}
+	return 0, 0, errors.New("a delta's base is not in front of it")
+}
+
 // ParseEntryHeader returns the type and size at the start of b and their length.
 func ParseEntryHeader(b []byte) (t Type, size int64, n int, err error) {
 	var v entryVarint

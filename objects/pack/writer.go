@@ -42,6 +42,35 @@ type SumKeeper interface {
 	KeepAdler32(oid OID, sum uint32)
 }
 
+// StoredDelta is an object as it is stored: what makes it of another one.
+type StoredDelta struct {
+	Base   OID
+	Size   int64  // of the delta
+	Stream []byte // zlib
+}
+
+// DeltaReader is the optional ability of a Reader to give an object as the delta
+// that it is stored as. ok is false if it is stored whole, or not there. Following
+// bases ends at a whole object.
+type DeltaReader interface {
+	Delta(ctx context.Context, oid OID) (d StoredDelta, ok bool, err error)
+}
+
+// Placement says of objects where they are, for deltas to name them.
+type Placement interface {
+	// Sent reports whether the object is to be part of this pack.
+	Sent(oid OID) bool
+	// Known reports whether the receiver has the object, so that it can be named
+	// as a base without being sent.
+	Known(oid OID) bool
+	// Offset returns what SetOffset was given for the object; 0 if nothing yet.
+	Offset(oid OID) uint32
+	SetOffset(oid OID, off uint32)
+}
+
+// farAway is the offset of what cannot be named by one that is kept in 32 bits.
+const farAway = 1<<32 - 1
+
 // storeFrom is the size from which a blob goes out as stored blocks: deflating
 // is an order of magnitude dearer than sending, and large blobs are compressed
 // Parquet. It only matters for a Reader that is no Deflater.
@@ -53,16 +82,23 @@ const (
 	blocksAtOnce = 4 // what is read is hashed and sent while it is in the processor's cache
 )
 
-// Writer writes a pack of whole objects, no deltas, front to back. It is not
-// safe for concurrent use; after an error it must not be used again.
+// Writer writes a pack front to back: of whole objects or, after ReuseDeltas, of
+// deltas too where the reader has them. It is not safe for concurrent use; after
+// an error it must not be used again.
 type Writer struct {
-	out  io.Writer
-	r    Reader
-	sum  hash.Hash
-	left int
-	zw   *zlib.Writer
-	buf  []byte
-	err  error
+	out    io.Writer
+	r      Reader
+	sum    hash.Hash
+	left   int
+	zw     *zlib.Writer
+	buf    []byte
+	err    error
+	at     int64 // bytes written
+	deltas int
+
+	from      DeltaReader // nil: objects are written whole
+	places    Placement
+	byOffsets bool
 }
 
 // NewWriter returns a writer of a pack of exactly n objects out of r.
@@ -76,10 +112,25 @@ func NewWriter(w io.Writer, r Reader, n int) *Writer {
 	return pw
 }
 
+// ReuseDeltas lets objects be written as the deltas that they are stored as, if
+// the receiver gets or has their bases. byOffset lets them name a base in front
+// of them by the distance to it (git's ofs-delta), which is shorter than by name.
+// An object that a delta needs is written before it. It must be called before the
+// first object, and does nothing if the reader stores no deltas.
+func (w *Writer) ReuseDeltas(places Placement, byOffset bool) {
+	if r, ok := w.r.(DeltaReader); ok {
+		w.from, w.places, w.byOffsets = r, places, byOffset
+	}
+}
+
+// Deltas returns how many of the objects were written as deltas.
+func (w *Writer) Deltas() int { return w.deltas }
+
 func (w *Writer) write(p []byte) {
 	if w.err != nil {
 		return
 	}
+	w.at += int64(len(p))
 	w.sum.Write(p)
 	_, w.err = w.out.Write(p)
 }
@@ -94,19 +145,75 @@ func (o writerOnly) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// WriteObject appends one object.
+// WriteObject appends one object, if it was not written already as the base of
+// another one.
 func (w *Writer) WriteObject(ctx context.Context, oid OID) error {
 	if w.err != nil {
 		return w.err
 	}
-	if w.left == 0 {
-		w.err = errors.New("more objects than the pack's header says")
-		return w.err
+	// Bases first: each is written when the one below it is.
+	chain := []OID{oid}
+	var deltas []StoredDelta // of the chain's objects, but perhaps the last
+	for w.from != nil {
+		last := chain[len(chain)-1]
+		if w.places.Offset(last) != 0 {
+			chain = chain[:len(chain)-1]
+			break
+		}
+		d, ok, err := w.from.Delta(ctx, last)
+		if err != nil {
+			w.err = fmt.Errorf("write %s: %w", last, err)
+			return w.err
+		}
+		sent := ok && w.places.Sent(d.Base)
+		if !ok || !sent && !w.places.Known(d.Base) {
+			break
+		}
+		deltas = append(deltas, d)
+		if !sent {
+			break // the receiver has the base
+		}
+		if len(chain) == maxChain {
+			w.err = fmt.Errorf("write %s: it is stored as a chain of more than %d deltas", oid, maxChain)
+			return w.err
+		}
+		chain = append(chain, d.Base)
 	}
-	w.left--
-	if err := w.writeObject(ctx, oid); err != nil && w.err == nil {
-		w.err = fmt.Errorf("write %s: %w", oid, err)
+	for i := len(chain) - 1; i >= 0 && w.err == nil; i-- {
+		if w.left == 0 {
+			w.err = errors.New("more objects than the pack's header says")
+			break
+		}
+		w.left--
+		at := w.at
+		var err error
+		if i < len(deltas) {
+			err = w.writeDelta(at, deltas[i])
+		} else {
+			err = w.writeObject(ctx, chain[i])
+		}
+		if err != nil && w.err == nil {
+			w.err = fmt.Errorf("write %s: %w", chain[i], err)
+		}
+		if w.from != nil {
+			w.places.SetOffset(chain[i], uint32(min(at, farAway)))
+		}
 	}
+	return w.err
+}
+
+// maxChain ends a chain of deltas that bites its own tail. No store has longer ones.
+const maxChain = 4096
+
+// writeDelta writes a delta whose base is in front of it, or with the receiver.
+func (w *Writer) writeDelta(at int64, d StoredDelta) error {
+	w.deltas++
+	if off := w.places.Offset(d.Base); w.byOffsets && off != 0 && off != farAway {
+		w.write(AppendDistance(AppendEntryHeader(nil, plumbing.OFSDeltaObject, d.Size), at-int64(off)))
+	} else {
+		w.write(append(AppendEntryHeader(nil, plumbing.REFDeltaObject, d.Size), d.Base[:]...))
+	}
+	w.write(d.Stream)
 	return w.err
 }
 
