@@ -248,7 +248,7 @@ func (c *check) small(ctx context.Context, pf *packFile, pos, next int) error {
 	var data []byte
 	if err == nil {
 		c.stats.Bytes += int64(len(entry))
-		t, data, err = decodeEntry(oid, entry)
+		t, data, err = c.s.verified(ctx, oid, loc, entry)
 	}
 	if err != nil {
 		if err := stopped(ctx, err); err != nil {

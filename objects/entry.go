@@ -11,18 +11,22 @@ import (
 	"github.com/headgate/headgate/objects/pack"
 )
 
-// Small objects are kept whole and deflated in packs, never as deltas: one
-// ranged read finds one object, an entry's bytes go out to a client as they
-// are, and no chain can be broken or be made expensive. Deltas would save
-// space on trees and commits, of which a lake has few next to its parts.
+// Small objects come whole and deflated: a quarantine resolves the deltas of a
+// push. When packs are joined, versions of a tree or a text become deltas (see
+// deltify.go), a few deep and each within its own pack.
 
 var deflaters = sync.Pool{New: func() any { return zlib.NewWriter(nil) }}
 
 // encodeEntry returns an object as a pack entry.
 func encodeEntry(t Type, data []byte) ([]byte, error) {
+	return deflated(pack.AppendEntryHeader(nil, t, int64(len(data))), data)
+}
+
+// deflated returns head and the zlib stream of data.
+func deflated(head, data []byte) ([]byte, error) {
 	var b bytes.Buffer
 	b.Grow(len(data)/2 + 64)
-	b.Write(pack.AppendEntryHeader(nil, t, int64(len(data))))
+	b.Write(head)
 	zw := deflaters.Get().(*zlib.Writer)
 	defer deflaters.Put(zw)
 	zw.Reset(&b)
@@ -37,19 +41,15 @@ func encodeEntry(t Type, data []byte) ([]byte, error) {
 
 var inflaters sync.Pool
 
-// decodeEntry returns the object of a pack entry of our own, after checking
-// that it hashes to its name.
+// decodeEntry returns the object of a quarantine's pack entry, which is no delta,
+// after checking that it hashes to its name.
 func decodeEntry(oid OID, entry []byte) (Type, []byte, error) {
 	t, size, n, err := pack.ParseEntryHeader(entry)
 	if err != nil {
 		return 0, nil, &CorruptError{oid, err.Error()}
 	}
-	// Deflate shrinks by at most 1032 to 1: a damaged size must not allocate more.
-	if size > int64(len(entry))*1032+64 {
-		return 0, nil, &CorruptError{oid, fmt.Sprintf("%d bytes cannot hold %d", len(entry), size)}
-	}
-	data := make([]byte, size)
-	if err := inflate(entry[n:], data); err != nil {
+	data, err := inflated(entry[n:], size)
+	if err != nil {
 		return 0, nil, &CorruptError{oid, err.Error()}
 	}
 	if got := nameOf(t, data); got != oid {

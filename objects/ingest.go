@@ -93,7 +93,7 @@ func (q *Quarantine) Ingest(ctx context.Context, r io.Reader, limits Limits) (In
 		limits: limits,
 		sc:     pack.NewScanner(r, limits.PackBytes),
 		chunk:  make([]byte, 64<<10),
-		cache:  newBaseCache(),
+		cache:  newBaseCache(cacheBytes),
 		depths: make(map[OID]int),
 		byOID:  make(map[OID][]delta),
 		byBase: make(map[int][]delta),

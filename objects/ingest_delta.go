@@ -197,15 +197,12 @@ func (in *ingest) openBase(oid OID) (*base, error) {
 	}
 	s := in.q.s
 	if data == nil {
-		entry, _, ok, err := s.entry(in.ctx, oid, maxEntry)
-		if err != nil {
+		var ok bool
+		if info.Type, data, ok, err = s.object(in.ctx, oid); err != nil {
 			return nil, err
 		}
 		if !ok {
 			return s.openRawBase(in.ctx, oid)
-		}
-		if info.Type, data, err = decodeEntry(oid, entry); err != nil {
-			return nil, err
 		}
 		info.Size = int64(len(data))
 	}
@@ -250,6 +247,7 @@ func (r rangeReader) ReadAt(p []byte, off int64) (int, error) {
 
 // baseCache keeps recent small bases: the links of a chain come one after another.
 type baseCache struct {
+	limit int
 	bytes int
 	order *list.List // of *cachedBase, the most recent in front
 	byOID map[OID]*list.Element
@@ -266,8 +264,8 @@ const (
 	cacheEntry = 4 << 20 // larger ones would push out everything else
 )
 
-func newBaseCache() *baseCache {
-	return &baseCache{order: list.New(), byOID: make(map[OID]*list.Element)}
+func newBaseCache(limit int) *baseCache {
+	return &baseCache{limit: limit, order: list.New(), byOID: make(map[OID]*list.Element)}
 }
 
 // add keeps a copy of data.
@@ -276,7 +274,7 @@ func (c *baseCache) add(oid OID, t Type, data []byte) {
 		return
 	}
 	c.byOID[oid] = c.order.PushFront(&cachedBase{oid, t, bytes.Clone(data)})
-	for c.bytes += len(data); c.bytes > cacheBytes; {
+	for c.bytes += len(data); c.bytes > c.limit; {
 		last := c.order.Remove(c.order.Back()).(*cachedBase)
 		c.bytes -= len(last.data)
 		delete(c.byOID, last.oid)

@@ -16,6 +16,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/go-git/go-git/v5/plumbing"
+
 	"github.com/headgate/headgate/objects/backend"
 	"github.com/headgate/headgate/objects/pack"
 )
@@ -25,7 +27,8 @@ import (
 const rewriteBuffer = 1 << 20
 
 // rewriting makes one pack of the entries of others. Entries are copied as they
-// are, each against its checksum; the memory is some 20 bytes an object.
+// are, each against its checksum, or become deltas of others in the new pack; the
+// memory is some 25 bytes an object, and the window of bases.
 type rewriting struct {
 	s    *Store
 	from []*packFile // the oldest first
@@ -34,7 +37,10 @@ type rewriting struct {
 	// offsets has, for each pack, where each position's entry is in the new one;
 	// 0 if it is left out.
 	offsets [][]int64
+	crcs    [][]uint32 // of its entry there
+	depths  [][]uint8  // how many deltas lead to it
 	order   []entryRef // what is kept, by oid
+	window  *window
 
 	dir  string
 	file *os.File
@@ -55,7 +61,7 @@ const left = -1
 func (s *Store) rewrite(ctx context.Context, from []*packFile, keep func(pf *packFile, pos int) bool) (_ *packFile, err error) {
 	from = slices.Clone(from)
 	slices.SortStableFunc(from, func(a, b *packFile) int { return a.landed(pack.HeaderSize).Compare(b.landed(pack.HeaderSize)) })
-	r := &rewriting{s: s, from: from, keep: keep, sum: sha1.New()}
+	r := &rewriting{s: s, from: from, keep: keep, sum: sha1.New(), window: newWindow()}
 	if err := r.choose(ctx); err != nil || len(r.order) == 0 {
 		return nil, err
 	}
@@ -77,6 +83,8 @@ func (r *rewriting) choose(ctx context.Context) error {
 	total := 0
 	for _, pf := range r.from {
 		r.offsets = append(r.offsets, make([]int64, pf.idx.Len()))
+		r.crcs = append(r.crcs, make([]uint32, pf.idx.Len()))
+		r.depths = append(r.depths, make([]uint8, pf.idx.Len()))
 		total += pf.idx.Len()
 	}
 	r.order = make([]entryRef, 0, total)
@@ -171,29 +179,135 @@ func (r *rewriting) copyPack(ctx context.Context, i int, pf *packFile) error {
 				return err
 			}
 		}
-		if err := r.copyEntry(in, pf.idx.OID(pos), loc); err != nil {
+		r.ages = addAge(r.ages, r.end, pf.landed(loc.offset).Unix())
+		near := len(pf.ages) == 0 || n < nearEnds || n >= pf.idx.Len()-nearEnds
+		if err := r.entry(ctx, in, entryRef{uint32(i), p}, loc, near); err != nil {
 			return err
 		}
 		at += int64(loc.length)
-		r.ages = addAge(r.ages, r.end, pf.landed(loc.offset).Unix())
-		r.offsets[i][pos] = r.end
-		r.end += int64(loc.length)
 	}
 	return nil
 }
 
-func (r *rewriting) copyEntry(in *bufio.Reader, oid OID, loc location) error {
-	head, err := in.Peek(1)
+// nearEnds is how many entries at either end of a pack that was joined before are
+// looked at again: what lies between has found its bases, and these are versions of
+// what the packs beside it hold.
+const nearEnds = 4096
+
+// entry writes one entry of a pack: as it is, as the delta that it was, or as a
+// delta of something else. near tells that its neighbours may be new to it.
+func (r *rewriting) entry(ctx context.Context, in *bufio.Reader, e entryRef, loc location, near bool) error {
+	oid := loc.pack.idx.OID(int(e.pos))
+	head, err := in.Peek(int(min(maxHead, loc.length)))
 	if err != nil {
 		return err
 	}
-	// A delta names its base by the distance to it, which would not be right any
-	// more. No pack of ours has any.
-	switch t := Type(head[0] >> 4 & 7); t {
-	case Commit, Tree, Blob, Tag:
-	default:
-		return &CorruptError{oid, fmt.Sprintf("its pack entry has the type %d", t)}
+	h, err := parseHead(head, loc.offset)
+	if err != nil {
+		return &CorruptError{oid, err.Error()}
 	}
+	var old *version // the base that it has, as far as that can stay
+	isDelta := h.t == plumbing.OFSDeltaObject
+	if isDelta {
+		pos, _, err := loc.pack.at(h.base)
+		if err != nil {
+			return &CorruptError{oid, err.Error()}
+		}
+		if off, depth := r.offsets[e.pack][pos], r.depths[e.pack][pos]; off > 0 && depth < maxDepth {
+			old = &version{offset: off, depth: depth}
+		}
+	}
+	wanted := near && (isDelta || h.t == Tree || h.t == Blob) && h.size < deltaUpTo
+	if !isDelta && (!wanted || loc.length > deltaUpTo) {
+		return r.copyEntry(in, e, oid, loc)
+	}
+	data := make([]byte, loc.length)
+	if _, err := io.ReadFull(in, data); err != nil {
+		return err
+	}
+	if crc32.ChecksumIEEE(data) != loc.crc {
+		return &CorruptError{oid, "its pack entry does not match its checksum"}
+	}
+	if old != nil && !near {
+		return r.writeDelta(e, old, h.size, data[h.n:])
+	}
+	return r.deltify(ctx, e, oid, loc, data, h, old)
+}
+
+// deltify writes an entry that is looked at: a delta stays one if its base does,
+// anything else is tried against what the window has.
+func (r *rewriting) deltify(ctx context.Context, e entryRef, oid OID, loc location, entry []byte, h entryHead, old *version) error {
+	t, data, err := r.s.verified(ctx, oid, loc, entry)
+	if err != nil {
+		return err
+	}
+	keys, ok := sketch{}, false
+	if len(data) >= deltaFrom && len(data) <= deltaUpTo {
+		keys, ok = sketchOf(t, data)
+	}
+	at := r.end
+	if !ok {
+		if old != nil {
+			return r.writeDelta(e, old, h.size, entry[h.n:])
+		}
+		return r.writeWhole(e, t, data, entry, h)
+	}
+	kin := r.window.find(t, keys)
+	stream, size, base := entry[h.n:], h.size, old
+	if base == nil {
+		if base = kin.Value.(*family).base(); base != nil {
+			whole := len(entry)
+			if h.t == plumbing.OFSDeltaObject {
+				whole = len(data) / 2 // it is not known; that is what texts and trees take
+			}
+			if stream, size, err = deltaOf(base, data, whole); err != nil {
+				return err
+			}
+		}
+	}
+	if base == nil || stream == nil {
+		err = r.writeWhole(e, t, data, entry, h)
+	} else {
+		err = r.writeDelta(e, base, size, stream)
+	}
+	r.window.add(kin, keys, &version{data: data, offset: at, depth: r.depths[e.pack][e.pos]})
+	return err
+}
+
+// writeWhole writes an entry as a whole object: as it was, unless it was a delta.
+func (r *rewriting) writeWhole(e entryRef, t Type, data, entry []byte, h entryHead) error {
+	if h.t == plumbing.OFSDeltaObject {
+		var err error
+		if entry, err = encodeEntry(t, data); err != nil {
+			return err
+		}
+	}
+	return r.put(e, entry, 0)
+}
+
+func (r *rewriting) writeDelta(e entryRef, base *version, size int64, stream []byte) error {
+	head := pack.AppendDistance(pack.AppendEntryHeader(nil, plumbing.OFSDeltaObject, size), r.end-base.offset)
+	return r.put(e, append(head, stream...), base.depth+1)
+}
+
+// put writes an entry's bytes.
+func (r *rewriting) put(e entryRef, entry []byte, depth uint8) error {
+	if _, err := r.out.Write(entry); err != nil {
+		return err
+	}
+	r.placed(e, int64(len(entry)), crc32.ChecksumIEEE(entry), depth)
+	return nil
+}
+
+func (r *rewriting) placed(e entryRef, length int64, crc uint32, depth uint8) {
+	r.offsets[e.pack][e.pos] = r.end
+	r.crcs[e.pack][e.pos] = crc
+	r.depths[e.pack][e.pos] = depth
+	r.end += length
+}
+
+// copyEntry copies an entry of any length that is no delta.
+func (r *rewriting) copyEntry(in *bufio.Reader, e entryRef, oid OID, loc location) error {
 	crc := crc32.NewIEEE()
 	if _, err := io.CopyN(io.MultiWriter(r.out, crc), in, int64(loc.length)); err != nil {
 		return err
@@ -201,6 +315,7 @@ func (r *rewriting) copyEntry(in *bufio.Reader, oid OID, loc location) error {
 	if crc.Sum32() != loc.crc {
 		return &CorruptError{oid, "its pack entry does not match its checksum"}
 	}
+	r.placed(e, int64(loc.length), loc.crc, 0)
 	return nil
 }
 
@@ -214,7 +329,7 @@ func (r *rewriting) store(ctx context.Context) (*packFile, error) {
 		return pack.WriteIndex(w, len(r.order), func(i int) pack.IndexEntry {
 			e := r.order[i]
 			idx := r.from[e.pack].idx
-			return pack.IndexEntry{OID: idx.OID(int(e.pos)), Offset: r.offsets[e.pack][e.pos], CRC: idx.CRC(int(e.pos))}
+			return pack.IndexEntry{OID: idx.OID(int(e.pos)), Offset: r.offsets[e.pack][e.pos], CRC: r.crcs[e.pack][e.pos]}
 		}, sum)
 	})
 	if err != nil {

@@ -16,6 +16,8 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"github.com/go-git/go-git/v5/plumbing"
+
 	"github.com/headgate/headgate/objects/backend"
 	"github.com/headgate/headgate/objects/pack"
 )
@@ -49,6 +51,7 @@ type Store struct {
 	log       *slog.Logger
 	packs     packReader
 	reach     reachability
+	bases     bases
 
 	upkeep     chan struct{} // full while packs are rewritten, or must stay
 	auto       bool
@@ -106,6 +109,7 @@ func OpenStore(b backend.Backend, stagingDir string, opt Options) (*Store, error
 		packs:     packReader{b: b, open: make(map[*packFile]bool)},
 		small:     packSet{byID: make(map[string]*packFile)},
 		raw:       make(map[OID]int64),
+		bases:     newBases(),
 		upkeep:    make(chan struct{}, 1),
 		auto:      opt.AutoRepack,
 	}
@@ -221,17 +225,30 @@ func notFound(oid OID) error { return fmt.Errorf("%w: %s", ErrNotFound, oid) }
 
 // Stat implements Reader.
 func (s *Store) Stat(ctx context.Context, oid OID) (Info, error) {
-	// 5 bytes hold the head of the largest small object; 10 are generous.
-	head, _, ok, err := s.entry(ctx, oid, 10)
-	if err != nil {
-		return Info{}, err
-	}
-	if ok {
-		t, size, _, err := pack.ParseEntryHeader(head)
+	for {
+		head, loc, ok, err := s.entry(ctx, oid, maxHead)
+		if err != nil {
+			return Info{}, err
+		}
+		if !ok {
+			break
+		}
+		h, err := parseHead(head, loc.offset)
 		if err != nil {
 			return Info{}, &CorruptError{oid, err.Error()}
 		}
-		return Info{Type: t, Size: size}, nil
+		if h.t != plumbing.OFSDeltaObject {
+			return Info{Type: h.t, Size: h.size}, nil
+		}
+		info, err := s.statDelta(ctx, loc)
+		switch {
+		case err == nil:
+			return info, nil
+		case ctx.Err() != nil:
+			return Info{}, ctx.Err()
+		case !loc.pack.retired.Load():
+			return Info{}, &CorruptError{oid, err.Error()}
+		}
 	}
 	size, err := s.rawSize(ctx, oid)
 	if err != nil {
@@ -268,15 +285,11 @@ func (s *Store) rawSize(ctx context.Context, oid OID) (int64, error) {
 
 // Open implements Reader.
 func (s *Store) Open(ctx context.Context, oid OID) (Info, io.ReadCloser, error) {
-	b, _, ok, err := s.entry(ctx, oid, maxEntry)
+	t, data, ok, err := s.object(ctx, oid)
 	if err != nil {
 		return Info{}, nil, err
 	}
 	if ok {
-		t, data, err := decodeEntry(oid, b)
-		if err != nil {
-			return Info{}, nil, err
-		}
 		return Info{Type: t, Size: int64(len(data))}, io.NopCloser(bytes.NewReader(data)), nil
 	}
 	size, rc, ok, err := s.OpenRaw(ctx, oid)
@@ -306,7 +319,8 @@ func (s *Store) OpenRaw(ctx context.Context, oid OID) (size int64, rc io.ReadClo
 	return size, rc, true, nil
 }
 
-// Deflated implements pack.Deflater. The stream's checksum is verified.
+// Deflated implements pack.Deflater. The stream's checksum is verified. What is
+// stored as a delta is deflated anew: whoever takes deltas asks for that.
 func (s *Store) Deflated(ctx context.Context, oid OID) (info Info, stream []byte, ok bool, err error) {
 	b, loc, ok, err := s.entry(ctx, oid, maxEntry)
 	if err != nil || !ok {
@@ -315,6 +329,14 @@ func (s *Store) Deflated(ctx context.Context, oid OID) (info Info, stream []byte
 	t, size, n, err := pack.ParseEntryHeader(b)
 	if err != nil {
 		return Info{}, nil, false, &CorruptError{oid, err.Error()}
+	}
+	if t == plumbing.OFSDeltaObject {
+		t, data, ok, err := s.object(ctx, oid)
+		if err != nil || !ok {
+			return Info{}, nil, false, err
+		}
+		stream, err = deflated(nil, data)
+		return Info{Type: t, Size: int64(len(data))}, stream, err == nil, err
 	}
 	if crc32.ChecksumIEEE(b) != loc.crc {
 		return Info{}, nil, false, &CorruptError{oid, "its pack entry does not match its checksum"}
