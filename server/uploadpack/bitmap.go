@@ -2,6 +2,7 @@ package uploadpack
 
 import (
 	"context"
+	"maps"
 	"slices"
 
 	"github.com/headgate/headgate/objects"
@@ -10,11 +11,10 @@ import (
 // byBitmaps lists the objects that our commits lead to and theirs do not. Only
 // commits without a bitmap, and trees that the index does not know, are read.
 func (e *enumerator) byBitmaps(ctx context.Context, a asked) error {
-	set := e.newSet()
-	if err := e.closure(ctx, &set, a.theirs, nil); err != nil {
+	if err := e.closure(ctx, &e.theirs, a.theirs, nil); err != nil {
 		return err
 	}
-	theirs := set.bits.Clone()
+	set := objectSet{bits: e.theirs.bits.Clone(), rest: maps.Clone(e.theirs.rest)}
 	type object struct {
 		key
 		t objects.Type
@@ -33,7 +33,7 @@ func (e *enumerator) byBitmaps(ctx context.Context, a asked) error {
 	if err != nil {
 		return err
 	}
-	set.bits.Subtract(theirs)
+	set.bits.Subtract(e.theirs.bits)
 	var known []uint32
 	_ = set.bits.Each(func(pos uint32) error { known = append(known, pos); return nil }) // fn never fails
 

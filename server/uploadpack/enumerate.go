@@ -61,8 +61,9 @@ type enumerator struct {
 func enumerate(ctx context.Context, g *graph, sel selection, tick func(n int)) (*objectList, error) {
 	e := &enumerator{
 		graph: g, filter: sel.filter, tick: tick,
-		sent: g.newSet(), theirs: g.newSet(), depth: map[objects.OID]int64{}, out: objectList{x: g.x},
+		sent: g.newSet(), theirs: g.newSet(), depth: map[objects.OID]int64{},
 	}
+	e.out = objectList{g: g, sent: &e.sent, theirs: &e.theirs}
 	if err := e.run(ctx, sel); err != nil {
 		return nil, err
 	}

@@ -32,6 +32,9 @@ type fetchRequest struct {
 
 	done, waitForDone      bool
 	noProgress, includeTag bool
+
+	thin     bool // deltas may have bases that the client has
+	ofsDelta bool // deltas may name their base by its distance
 }
 
 func newFetchRequest() *fetchRequest { return &fetchRequest{filter: noFilter()} }
@@ -120,8 +123,10 @@ func parseFetch(args []string) (*fetchRequest, error) {
 			q.includeTag = true
 		case "deepen-relative":
 			q.relative = true
-		case "thin-pack", "ofs-delta":
-			// Leave to send deltas. The packs here have none.
+		case "thin-pack":
+			q.thin = true
+		case "ofs-delta":
+			q.ofsDelta = true
 		default:
 			name, isRef := strings.CutPrefix(line, "want-ref ")
 			if !isRef {

@@ -32,7 +32,8 @@ func (c *conn) sendPack(ctx context.Context, g *graph, q *fetchRequest, n *negot
 		if err != nil {
 			return err
 		}
-		return c.writePack(ctx, c.raw, list)
+		_, err = c.writePack(ctx, c.raw, q, list)
+		return err
 	}
 	limit := pktline.MaxBand64k
 	if mode == bandNarrow {
@@ -72,13 +73,14 @@ func (c *conn) sendBands(ctx context.Context, g *graph, q *fetchRequest, n *nego
 	}
 	fmt.Fprintf(progress, "Enumerating objects: %d, done.\n", list.Len())
 	out := bufio.NewWriterSize(mux.Band(pktline.BandData), limit)
-	if err := c.writePack(ctx, out, list); err != nil {
+	deltas, err := c.writePack(ctx, out, q, list)
+	if err != nil {
 		return err
 	}
 	if err := out.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(progress, "Total %d (delta 0)\n", list.Len())
+	fmt.Fprintf(progress, "Total %d (delta %d)\n", list.Len(), deltas)
 	return nil
 }
 
@@ -98,14 +100,18 @@ func (c *conn) selectObjects(ctx context.Context, g *graph, q *fetchRequest, n *
 	return enumerate(ctx, g, sel, tick)
 }
 
-func (c *conn) writePack(ctx context.Context, w io.Writer, list *objectList) error {
+// writePack returns how many objects were written as deltas.
+func (c *conn) writePack(ctx context.Context, w io.Writer, q *fetchRequest, list *objectList) (deltas int, err error) {
 	pw := pack.NewWriter(w, c.Objects, list.Len())
+	// A client that left something out, now or ever, may lack what it should have.
+	whole := q.filter == noFilter() && len(list.g.grafts) == 0
+	pw.ReuseDeltas(list.placement(q.thin && whole), q.ofsDelta)
 	for i := range list.Len() {
 		oid := list.OID(i)
 		if err := pw.WriteObject(ctx, oid); err != nil {
-			return fmt.Errorf("send %s: %w", oid, err)
+			return 0, fmt.Errorf("send %s: %w", oid, err)
 		}
 	}
-	_, err := pw.Close()
-	return err
+	_, err = pw.Close()
+	return pw.Deltas(), err
 }

@@ -65,9 +65,11 @@ func (s *objectSet) remove(k key) {
 // objectList is objects in the order in which they are sent: a position for each
 // that the index knows, an oid for each other.
 type objectList struct {
-	x     *reach.Index
-	order []uint32 // a position, or unknown and an index into rest
-	rest  []objects.OID
+	g      *graph
+	order  []uint32 // a position, or unknown and an index into rest
+	rest   []objects.OID
+	sent   *objectSet // the same, and
+	theirs *objectSet // some of what the client has
 }
 
 const unknown = 1 << 31
@@ -90,5 +92,5 @@ func (l *objectList) OID(i int) objects.OID {
 	if at&unknown != 0 {
 		return l.rest[at&^unknown]
 	}
-	return l.x.OID(at)
+	return l.g.x.OID(at)
 }

@@ -131,6 +131,10 @@ func (r *v0Request) capabilities(caps string) error {
 			r.noDone = true
 		case "include-tag":
 			r.includeTag = true
+		case "thin-pack":
+			r.thin = true
+		case "ofs-delta":
+			r.ofsDelta = true
 		case "deepen-relative":
 			r.relative = true
 		case "object-format":
@@ -138,8 +142,7 @@ func (r *v0Request) capabilities(caps string) error {
 				return requestErrorf("object format %q is not offered; this server speaks sha1", clip(value))
 			}
 		}
-		// Others are either leave to send deltas, which is not taken, or, as in
-		// git, ignored: agent, session-id, thin-pack, ofs-delta, shallow, filter.
+		// Others are ignored, as in git: agent, session-id, shallow, filter.
 	}
 	return nil
 }
