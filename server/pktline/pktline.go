@@ -44,6 +44,9 @@ func (k Kind) String() string {
 	return fmt.Sprintf("kind %d", uint8(k))
 }
 
+// ErrLimit is returned for a packet beyond what Limit allows.
+var ErrLimit = errors.New("more than the limit of one request")
+
 // ErrLength is wrapped by the error for a length that is no packet line's.
 var ErrLength = errors.New("bad packet line length")
 
@@ -54,10 +57,17 @@ type Reader struct {
 	r   io.Reader
 	hdr [headerLen]byte
 	buf []byte
+
+	limited bool
+	left    int64 // bytes, if limited
 }
 
 // NewReader returns a Reader on r. r should be buffered: each packet costs two reads.
 func NewReader(r io.Reader) *Reader { return &Reader{r: r} }
+
+// Limit bounds the packets from now on to n bytes in all, so that who keeps them is
+// bounded; 0 is no limit. A count of packets is no such bound: one has up to 64 KiB.
+func (r *Reader) Limit(n int64) { r.limited, r.left = n > 0, n }
 
 // Next returns the next packet. The payload is valid until the next call. At
 // the end of the stream the error is io.EOF between two packets and
@@ -69,6 +79,9 @@ func (r *Reader) Next() (Kind, []byte, error) {
 	n, err := parseLength(r.hdr)
 	if err != nil {
 		return 0, nil, err
+	}
+	if r.left -= int64(max(n, headerLen)); r.limited && r.left < 0 {
+		return 0, nil, ErrLimit
 	}
 	switch n {
 	case 0:

@@ -95,6 +95,9 @@ func (s *Server) take(ctx context.Context, r io.Reader, w io.Writer, stateless b
 	lines := pktline.NewWriter(out)
 	req, err := readRequest(pktline.NewReader(in))
 	if err != nil {
+		if errors.Is(err, pktline.ErrLimit) {
+			err = requestErrorf("the refs and options of one push have more than %d bytes; push in parts", maxRequest)
+		}
 		var re *RequestError
 		if errors.As(err, &re) {
 			_ = lines.ErrorLine(re.Text)

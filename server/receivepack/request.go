@@ -17,6 +17,8 @@ const (
 	maxOptions  = 256
 	maxOption   = 4096 // bytes
 	maxQuoted   = 200  // bytes of foreign text in an error
+
+	maxRequest = 16 << 20 // bytes of all that comes ahead of the pack
 )
 
 // RequestError is a malformed push. Its text is for the client.
@@ -65,6 +67,8 @@ func (r *request) needsPack() bool {
 // carried out, such as one for an invalid ref name, is returned with its error.
 func readRequest(in *pktline.Reader) (*request, error) {
 	req := &request{}
+	in.Limit(maxRequest)
+	defer in.Limit(0)
 	seen := map[string]*command{}
 	first := true // of the commands; shallow lines may come before
 	for n := 0; ; n++ {

@@ -85,6 +85,13 @@ func TestReadRequestRefusals(t *testing.T) {
 	if _, err := readRequest(lines(oidA + " " + oidB + " refs/heads/x\x00")); !errors.Is(err, io.EOF) {
 		t.Errorf("commands without a flush: %v", err)
 	}
+	long := []string{zeros + " " + oidA + " refs/heads/0\x00"}
+	for i := range 300 { // of names as long as a packet
+		long = append(long, fmt.Sprintf("%s %s refs/heads/%d/%s", zeros, oidA, i, strings.Repeat("x", 65_000)))
+	}
+	if _, err := readRequest(lines(append(long, "")...)); !errors.Is(err, pktline.ErrLimit) {
+		t.Errorf("20 MB of commands: %v", err)
+	}
 	many := []string{oidA + " " + oidB + " refs/heads/x\x00push-options", ""}
 	for range maxOptions + 1 {
 		many = append(many, "o")

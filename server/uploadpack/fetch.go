@@ -262,7 +262,8 @@ func (c *conn) checkWants(ctx context.Context, g *graph, wants []objects.OID) er
 type negotiation struct {
 	g       *graph
 	wants   []objects.OID
-	common  []objects.OID            // haves that the store has too, in order
+	common  []objects.OID            // haves that the store has too, in order, each once
+	given   map[objects.OID]struct{} // the same
 	theirs  map[objects.OID]struct{} // those and their parents
 	oldest  int64                    // date of the oldest common commit
 	settled bool                     // the answer of ready still holds
@@ -270,7 +271,7 @@ type negotiation struct {
 }
 
 func newNegotiation(g *graph, wants []objects.OID) *negotiation {
-	return &negotiation{g: g, wants: wants, theirs: map[objects.OID]struct{}{}, oldest: math.MaxInt64}
+	return &negotiation{g: g, wants: wants, given: map[objects.OID]struct{}{}, theirs: map[objects.OID]struct{}{}, oldest: math.MaxInt64}
 }
 
 // have takes one oid of the client's and reports whether the store has it too.
@@ -279,6 +280,10 @@ func (n *negotiation) have(ctx context.Context, oid objects.OID) (bool, error) {
 	if err != nil || !ok {
 		return false, err
 	}
+	if _, again := n.given[oid]; again {
+		return true, nil // a client may say it without end
+	}
+	n.given[oid] = struct{}{}
 	// Git drops a have that is the parent of another. It is kept here, because to
 	// a shallow client the one does not imply the other.
 	n.common = append(n.common, oid)

@@ -128,6 +128,33 @@ func TestStatelessRounds(t *testing.T) {
 	}
 }
 
+// A client that says the same again and again, or a lot at once, costs no more for it.
+func TestRequestsAreBounded(t *testing.T) {
+	s, oids := chain(t, 3)
+	n := newNegotiation(newGraph(context.Background(), s.Objects), oids[2:])
+	for range 1000 {
+		if ok, err := n.have(context.Background(), oids[0]); !ok || err != nil {
+			t.Fatalf("%v, %v", ok, err)
+		}
+	}
+	if len(n.common) != 1 {
+		t.Errorf("one commit is kept %d times", len(n.common))
+	}
+	for version, head := range map[int]string{2: "0012command=fetch\n0001", 0: ""} {
+		line := "want-ref refs/heads/" + strings.Repeat("x", 60_000)
+		if version == 0 {
+			line = "deepen-not refs/heads/" + strings.Repeat("x", 60_000)
+			head = fmt.Sprintf("0032want %s\n", oids[2])
+		}
+		in := io.MultiReader(strings.NewReader(head), strings.NewReader(strings.Repeat(fmt.Sprintf("%04x%s", len(line)+4, line), 1200)))
+		var out bytes.Buffer
+		err := s.Respond(context.Background(), version, in, &out)
+		if err == nil || !strings.Contains(out.String(), "ERR the request has more than") {
+			t.Errorf("v%d: %v, %.100q", version, err, out.String())
+		}
+	}
+}
+
 func TestAdvertise(t *testing.T) {
 	s, oids := chain(t, 1)
 	get := func(version int) string {

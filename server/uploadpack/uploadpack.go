@@ -120,6 +120,9 @@ func (c *conn) end(err error, r io.Reader) error {
 	if err == nil {
 		return c.flush()
 	}
+	if errors.Is(err, pktline.ErrLimit) {
+		err = requestErrorf("the request has more than %d bytes", maxRequest)
+	}
 	if !c.muxed {
 		// If the client has gone this fails as well; err says more.
 		_ = c.out.ErrorLine(clientText(err))
@@ -211,6 +214,7 @@ func (c *conn) advertiseV2() {
 
 // command answers one command; more is false at the client's orderly end.
 func (c *conn) command(ctx context.Context) (more bool, err error) {
+	c.in.Limit(maxRequest)
 	cmd, args, err := c.readCommand()
 	if err != nil || cmd == "" {
 		return false, err
@@ -233,6 +237,7 @@ func (c *conn) command(ctx context.Context) (more bool, err error) {
 const (
 	maxCapabilities = 256
 	maxArguments    = 1 << 20
+	maxRequest      = 64 << 20 // bytes: as many wants as there may be lines
 )
 
 // readCommand reads a v2 request up to its flush packet. An empty command is

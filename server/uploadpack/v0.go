@@ -38,7 +38,9 @@ func (c *conn) serveV0(ctx context.Context, version int) error {
 
 // answerV0 is the conversation after the advertisement.
 func (c *conn) answerV0(ctx context.Context) error {
+	c.in.Limit(maxRequest)
 	req, err := readV0Request(c.in)
+	c.in.Limit(0) // what follows is answered line by line, and not kept
 	if err != nil || len(req.wants) == 0 {
 		return err
 	}
