@@ -78,7 +78,7 @@ func (c *Certificates) look() (state [2]fileState, err error) {
 		if err != nil {
 			return state, err
 		}
-		state[i] = fileState{modified: info.ModTime(), size: info.Size()}
+		state[i] = stateOf(info)
 	}
 	return state, nil
 }

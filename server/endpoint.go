@@ -37,14 +37,14 @@ func (s *Server) endpoint() *ssh.Server {
 		PtyCallback:      func(ssh.Context, ssh.Pty) bool { return false },
 		IdleTimeout:      s.cfg.IdleTimeout,
 		ConnCallback: func(ctx ssh.Context, conn net.Conn) net.Conn {
-			until := time.Now().Add(s.cfg.HandshakeTimeout)
 			// Here and not in the next callback, which the library calls with a lock
 			// that all connections want.
-			p, err := prefer(conn, "SSH-2.0-"+sshVersion, until)
+			g := conn.(*guard) // as connection made it
+			p, err := prefer(g.Conn, "SSH-2.0-"+sshVersion, g.until)
 			if err != nil {
 				return nil // the client has gone; the library closes conn
 			}
-			g := &guard{Conn: p, ciphers: p.ciphers, until: until, idle: s.cfg.IdleTimeout}
+			g.Conn, g.ciphers = p, p.ciphers
 			ctx.SetValue(guardKey, g)
 			return g
 		},
@@ -113,19 +113,44 @@ func (s *Server) session(srv *ssh.Server, conn *gossh.ServerConn, channel gossh.
 		return
 	}
 	defer g.close()
-	ssh.DefaultSessionHandler(srv, conn, channel, ctx)
+	if !g.hold(s.userOf(conn)) {
+		_ = channel.Reject(gossh.ResourceShortage, "you have too many connections; close some")
+		return
+	}
+	ssh.DefaultSessionHandler(srv, conn, gatedChannel{channel, g.begin}, ctx)
 }
 
-// guard bounds a connection until its first session begins, and the number of
-// its sessions. The library sets a deadline at each read and write; the guard's wins.
+// userOf is the name of a connection's user, "" if the key is not authorized any
+// more, which its sessions will be told.
+func (s *Server) userOf(conn *gossh.ServerConn) string {
+	if conn.Permissions == nil {
+		return ""
+	}
+	key, err := gossh.ParsePublicKey([]byte(conn.Permissions.Extensions[keyExtension]))
+	if err != nil {
+		return ""
+	}
+	who, _ := s.cfg.Keys.Lookup(key)
+	return who.Name
+}
+
+// guard bounds a connection until its first command has come, the number of its
+// sessions, and those of its kind. The library sets a deadline at each read and
+// write; the guard's wins.
 type guard struct {
 	net.Conn
 	ciphers []string // to offer; nil is the library's choice
-	idle    time.Duration
+	server  *Server
 
 	mu       sync.Mutex
-	until    time.Time // zero once a session has begun
+	until    time.Time // zero once a command has come
 	sessions int
+	user     string // whose share of connections it is in; "" is nobody's so far
+	ended    bool   // nothing may be taken any more
+}
+
+func (s *Server) newGuard(conn net.Conn) *guard {
+	return &guard{Conn: conn, server: s, until: time.Now().Add(s.cfg.HandshakeTimeout)}
 }
 
 func (g *guard) SetDeadline(t time.Time) error {
@@ -137,6 +162,7 @@ func (g *guard) SetDeadline(t time.Time) error {
 	return g.Conn.SetDeadline(t)
 }
 
+// open counts a session in.
 func (g *guard) open() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -144,12 +170,6 @@ func (g *guard) open() bool {
 		return false
 	}
 	g.sessions++
-	if !g.until.IsZero() {
-		g.until = time.Time{}
-		// The reader is waiting under the old deadline already. A failure shows
-		// at the next read or write.
-		_ = g.Conn.SetDeadline(time.Now().Add(g.idle))
-	}
 	return true
 }
 
@@ -157,6 +177,49 @@ func (g *guard) close() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.sessions--
+}
+
+// hold puts the connection into its user's share, at its first session.
+func (g *guard) hold(user string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.user != "" || user == "" {
+		return true
+	}
+	if g.ended || !g.server.holders.take(user) {
+		return false
+	}
+	g.user = user
+	return true
+}
+
+// begin is called when a command has come: from now on the connection may be idle
+// for longer, and its address may make others.
+func (g *guard) begin() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.until.IsZero() {
+		return
+	}
+	g.until = time.Time{}
+	g.server.knocking.give(network(g.RemoteAddr().String()))
+	// The reader is waiting under the old deadline already. A failure shows at the
+	// next read or write.
+	_ = g.Conn.SetDeadline(time.Now().Add(g.server.cfg.IdleTimeout))
+}
+
+// end gives back what the connection holds.
+func (g *guard) end() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ended = true
+	if !g.until.IsZero() {
+		g.server.knocking.give(network(g.RemoteAddr().String()))
+		g.until = time.Time{}
+	}
+	if g.user != "" {
+		g.server.holders.give(g.user)
+	}
 }
 
 func stack() string { return string(debug.Stack()) }

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	gossh "golang.org/x/crypto/ssh"
@@ -96,15 +97,35 @@ type KeyFile struct {
 	fixed []AuthorizedKey
 	log   *slog.Logger
 
-	mu    sync.Mutex
-	state fileState
-	keys  map[string]hooks.Identity // by the key's wire format
+	mu     sync.Mutex
+	state  fileState
+	warned fileState                 // of which the bad lines are in the log
+	keys   map[string]hooks.Identity // by the key's wire format
 }
 
+// fileState tells whether a file has changed since it was read. The time of the
+// last change of the inode is in it, which nobody can set, and the inode, for files
+// that are replaced.
 type fileState struct {
-	modified time.Time
-	size     int64
+	modified, changed time.Time
+	size              int64
+	inode             uint64
 }
+
+func stateOf(info fs.FileInfo) fileState {
+	state := fileState{modified: info.ModTime(), size: info.Size()}
+	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
+		state.changed, state.inode = time.Unix(sys.Ctim.Unix()), sys.Ino
+	}
+	return state
+}
+
+// racy is how long after a change another one may have the same time, by the
+// granularity of clocks of file systems. Git calls such an index "racily clean".
+const racy = 2 * time.Second
+
+// settled reports whether no later change can look like this state.
+func (s fileState) settled(now time.Time) bool { return now.Sub(s.changed) > racy }
 
 // NewKeyFile returns the keys of the file at path, which need not exist yet,
 // and the fixed ones, which win. With an empty path there are only those.
@@ -155,7 +176,7 @@ func (k *KeyFile) refresh() error {
 	if err != nil {
 		return err
 	}
-	state := fileState{modified: info.ModTime(), size: info.Size()}
+	now, state := time.Now(), stateOf(info)
 	if k.keys != nil && state == k.state {
 		return nil
 	}
@@ -167,19 +188,29 @@ func (k *KeyFile) refresh() error {
 		return err
 	}
 	keys, bad := ParseAuthorizedKeys(data)
-	for _, e := range bad {
-		k.log.Warn("authorized key left out", "file", k.path, "line", e.Line, "reason", e.Reason)
+	if state != k.warned {
+		k.warned = state
+		for _, e := range bad {
+			k.log.Warn("authorized key left out", "file", k.path, "line", e.Line, "reason", e.Reason)
+		}
 	}
 	k.set(keys)
-	k.state = state
+	k.state = fileState{} // read again next time, unless
+	if state.settled(now) {
+		k.state = state
+	}
 	return nil
 }
 
+// set makes the list. A key that is in it twice is whose it is first, as in sshd.
 func (k *KeyFile) set(keys []AuthorizedKey) {
 	k.keys = make(map[string]hooks.Identity, len(keys)+len(k.fixed))
-	for _, list := range [][]AuthorizedKey{keys, k.fixed} {
+	for _, list := range [][]AuthorizedKey{k.fixed, keys} {
 		for _, a := range list {
-			k.keys[string(a.Key.Marshal())] = a.Who
+			wire := string(a.Key.Marshal())
+			if _, ok := k.keys[wire]; !ok {
+				k.keys[wire] = a.Who
+			}
 		}
 	}
 }

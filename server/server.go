@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -90,7 +91,8 @@ type Config struct {
 	Head    string         // the branch that HEAD names; default "main"
 	Limits  objects.Limits // of one push; zero fields take their defaults
 
-	MaxConnections   int           // at once; default 512
+	MaxConnections   int           // at once, over SSH and over HTTP each; default 512. Nobody has more than half of them
+	MaxUserSessions  int           // of one user at once, commands and HTTP requests; default 256
 	HandshakeTimeout time.Duration // until a session has begun; default 30 s
 	IdleTimeout      time.Duration // without a byte in either direction; default 15 min
 	KeepAlive        time.Duration // of silence in a git session before an empty packet; default 5 s
@@ -113,7 +115,10 @@ type Server struct {
 	ssh *ssh.Server
 	web *http.Server
 
-	failed throttle // log-ins over HTTP
+	failed   throttle              // log-ins over HTTP
+	sessions *shares[string]       // of users, over SSH and HTTP
+	holders  *shares[string]       // users, of SSH connections
+	knocking *shares[netip.Prefix] // addresses, of SSH connections without a session so far
 
 	// lifetime ends when Shutdown has run out of patience. Pushes live in it,
 	// not in their client's connection.
@@ -154,6 +159,7 @@ func New(cfg Config) (*Server, error) {
 	cfg.SSH = or(cfg.SSH, "ssh <this host>")
 	cfg.Head = or(cfg.Head, "main")
 	cfg.MaxConnections = or(cfg.MaxConnections, 512)
+	cfg.MaxUserSessions = or(cfg.MaxUserSessions, 256)
 	cfg.HandshakeTimeout = or(cfg.HandshakeTimeout, 30*time.Second)
 	cfg.IdleTimeout = or(cfg.IdleTimeout, 15*time.Minute)
 	cfg.KeepAlive = or(cfg.KeepAlive, 5*time.Second)
@@ -164,6 +170,8 @@ func New(cfg Config) (*Server, error) {
 		replaying: map[string]bool{},
 		idle:      make(chan struct{}),
 	}
+	half := max(1, cfg.MaxConnections/2)
+	s.sessions, s.holders, s.knocking = newShares[string](cfg.MaxUserSessions), newShares[string](half), newShares[netip.Prefix](half)
 	s.lifetime, s.end = context.WithCancel(context.Background())
 	s.ssh = s.endpoint()
 	s.web = s.newWeb()
@@ -228,6 +236,10 @@ func (s *Server) admit(conn net.Conn) bool {
 		s.cfg.Logger.Warn("connection refused: too many", "limit", s.cfg.MaxConnections, "from", conn.RemoteAddr())
 		return false
 	}
+	if !s.knocking.take(network(conn.RemoteAddr().String())) {
+		s.cfg.Logger.Warn("connection refused: too many from one address that have not logged in", "limit", s.knocking.limit, "from", conn.RemoteAddr())
+		return false
+	}
 	s.conns[conn] = struct{}{}
 	return true
 }
@@ -239,8 +251,10 @@ func (s *Server) connection(conn net.Conn) {
 		s.mu.Unlock()
 	}()
 	defer s.recovered("connection", conn.RemoteAddr())
+	g := s.newGuard(conn)
+	defer g.end()
 	defer conn.Close()
-	s.ssh.HandleConn(conn)
+	s.ssh.HandleConn(g)
 }
 
 // begin counts a session in; it is refused while the server drains.

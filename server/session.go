@@ -62,6 +62,11 @@ func (s *Server) handle(sess ssh.Session) {
 		fmt.Fprintln(sess.Stderr(), "headgate: "+err.Error())
 		return
 	}
+	if !s.sessions.take(who.Name) {
+		fmt.Fprintf(sess.Stderr(), "headgate: you have %d sessions under way, which is the limit; wait until some have ended\n", s.sessions.limit)
+		return
+	}
+	defer s.sessions.give(who.Name)
 	// A session ends with its connection or, if the server must stop, with it.
 	client, cancel := context.WithCancel(sess.Context())
 	defer cancel()

@@ -2,9 +2,7 @@ package server_test
 
 import (
 	"context"
-	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -219,44 +217,6 @@ func TestNothingButSessions(t *testing.T) {
 	}
 }
 
-func TestConnectionLimits(t *testing.T) {
-	s := newSite(t, func(cfg *server.Config) {
-		cfg.MaxConnections = 2
-		cfg.HandshakeTimeout = 300 * time.Millisecond
-	})
-	silent, err := net.Dial("tcp", s.addr)
-	check(t, err)
-	defer silent.Close()
-	// A client that never says a word is dropped.
-	if _, err := io.Copy(io.Discard, silent); err != nil {
-		t.Errorf("silent client: %v", err)
-	}
-	// So is one that authenticates and opens no session.
-	client, err := s.dial(s.signer("user"))
-	check(t, err)
-	if err := client.Wait(); err == nil {
-		t.Error("an idle connection ended without an error")
-	}
-	first, err := s.dial(s.signer("user"))
-	check(t, err)
-	defer first.Close()
-	sessions := make([]*gossh.Session, 0, 11)
-	for len(sessions) < 10 {
-		sess, err := first.NewSession()
-		check(t, err)
-		sessions = append(sessions, sess)
-	}
-	if _, err := first.NewSession(); err == nil {
-		t.Error("an eleventh session was opened")
-	}
-	second, err := s.dial(s.signer("user"))
-	check(t, err)
-	defer second.Close()
-	if _, err := s.dial(s.signer("user")); err == nil {
-		t.Error("a third connection was taken")
-	}
-}
-
 func TestHealth(t *testing.T) {
 	s := newSite(t)
 	get := func() (int, string) {
@@ -362,6 +322,15 @@ func TestUnreadableKeysFailClosed(t *testing.T) {
 	check(t, os.Mkdir(path, 0o700)) // not a file
 	if who, ok := k.Lookup(key); ok {
 		t.Errorf("%s is let in", who.Name)
+	}
+	// A line further down makes nobody more than the first one does.
+	twice := filepath.Join(dir, "twice")
+	check(t, os.WriteFile(twice, []byte(testKey+" ada\nadmin "+testKey+" eve\n"), 0o600))
+	if k, err = server.NewKeyFile(twice, nil, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	if who, ok := k.Lookup(key); !ok || who.Name != "ada" || who.Admin {
+		t.Errorf("a key that is there twice is %+v", who)
 	}
 	fixed := []server.AuthorizedKey{{Key: key, Who: hooks.Identity{Name: "me", Admin: true}}}
 	k, err = server.NewKeyFile("", fixed, slog.New(slog.DiscardHandler))

@@ -72,7 +72,7 @@ func (d debugLog) Write(p []byte) (int, error) {
 // Shutdown is over. It closes l and always returns an error, ErrClosed after
 // Shutdown. It is called once.
 func (s *Server) ServeWeb(l net.Listener, certificates *Certificates) error {
-	bounded := &boundedListener{Listener: l, limit: s.cfg.MaxConnections, log: s.cfg.Logger}
+	bounded := &boundedListener{Listener: l, limit: s.cfg.MaxConnections, each: newShares[netip.Prefix](max(1, s.cfg.MaxConnections/2)), log: s.cfg.Logger}
 	var err error
 	if certificates == nil {
 		err = s.web.Serve(bounded)
@@ -149,10 +149,12 @@ func noCache(h http.Header) {
 	h.Set("Cache-Control", "no-cache, max-age=0, must-revalidate")
 }
 
-// boundedListener closes connections beyond a number of open ones.
+// boundedListener closes connections beyond a number of open ones, of all and of
+// each address.
 type boundedListener struct {
 	net.Listener
 	limit int
+	each  *shares[netip.Prefix]
 	log   *slog.Logger
 
 	mu   sync.Mutex
@@ -166,24 +168,30 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		l.mu.Lock()
-		full := l.open >= l.limit
-		if !full {
-			l.open++
+		from := network(conn.RemoteAddr().String())
+		if l.take(from) {
+			return &countedConn{Conn: conn, done: sync.OnceFunc(func() { l.give(from) })}, nil
 		}
-		l.mu.Unlock()
-		if !full {
-			return &countedConn{Conn: conn, done: sync.OnceFunc(l.closed)}, nil
-		}
-		l.log.Warn("http connection refused: too many", "limit", l.limit, "from", conn.RemoteAddr())
+		l.log.Warn("http connection refused: too many", "limit", l.limit, "each", l.each.limit, "from", conn.RemoteAddr())
 		_ = conn.Close() // it was never anybody's
 	}
 }
 
-func (l *boundedListener) closed() {
+func (l *boundedListener) take(from netip.Prefix) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open >= l.limit || !l.each.take(from) {
+		return false
+	}
+	l.open++
+	return true
+}
+
+func (l *boundedListener) give(from netip.Prefix) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.open--
+	l.each.give(from)
 }
 
 type countedConn struct {

@@ -57,6 +57,12 @@ func (s *Server) webGit(w http.ResponseWriter, r *http.Request, path gitPath) {
 		return
 	}
 	defer s.finish()
+	if !s.sessions.take(who.Name) {
+		w.Header().Set("Retry-After", "5")
+		say(w, http.StatusTooManyRequests, fmt.Sprintf("you have %d sessions under way, which is the limit; wait until some have ended", s.sessions.limit))
+		return
+	}
+	defer s.sessions.give(who.Name)
 	start := time.Now()
 	status := s.webService(w, r, path, service, &session{
 		Server: s, who: who, scope: tok.Scope, log: log, errw: io.Discard,
