@@ -16,6 +16,12 @@ import (
 // wherever it is.
 var ProjectFiles = []string{"bauplan_project.yml", "bauplan_project.yaml"}
 
+// maxPatterns and maxPackages bound what one project file lists.
+const (
+	maxPatterns = 100
+	maxPackages = 1_000
+)
+
 // defaultNamespace is where Bauplan looks for a table that is named without one.
 const defaultNamespace = "bauplan"
 
@@ -119,6 +125,8 @@ func (r *projectReader) packages(n ast.Node) {
 		case len(r.Problems) > 0:
 		case name == "" || version == "":
 			r.Problem(n, "a package needs a name and a version")
+		case len(r.project.packages) == maxPackages:
+			r.Problem(n, "defaults.python.packages: the limit is %d packages", maxPackages)
 		default:
 			r.project.packages[name] = version
 		}
@@ -196,6 +204,8 @@ func (r *projectReader) includePaths(n ast.Node) {
 			r.Problem(n, "include_paths: %q has more than three **", clip(pattern))
 		case slices.ContainsFunc(parts, func(s string) bool { _, err := path.Match(s, ""); return err != nil }):
 			r.Problem(n, "include_paths: %q is not a pattern", clip(pattern))
+		case len(r.project.include) == maxPatterns:
+			r.Problem(n, "include_paths: the limit is %d patterns", maxPatterns)
 		default:
 			r.project.include = append(r.project.include, pattern)
 		}
@@ -209,29 +219,34 @@ func (p *project) includes(name string) bool {
 	return slices.ContainsFunc(p.include, func(pattern string) bool { return matchParts(strings.Split(pattern, "/"), parts) })
 }
 
-// matchParts matches a path by parts: "**" is any number of directories.
+// matchParts matches a path by parts: "**" is any number of directories. It takes no
+// more steps than there are pairs of parts: what the last "**" did not match in one
+// way no earlier one need try in another.
 func matchParts(pattern, name []string) bool {
-	for len(pattern) > 0 && pattern[0] != "**" {
-		if len(name) == 0 {
+	back, from := -1, 0 // where to go on in pattern and name if what follows the last "**" does not match
+	p, n := 0, 0
+	for n < len(name) {
+		if p < len(pattern) && pattern[p] == "**" {
+			p++
+			back, from = p, n
+			continue
+		}
+		if p < len(pattern) {
+			if ok, err := path.Match(pattern[p], name[n]); err == nil && ok {
+				p, n = p+1, n+1
+				continue
+			}
+		}
+		if back < 0 {
 			return false
 		}
-		if ok, err := path.Match(pattern[0], name[0]); err != nil || !ok {
-			return false
-		}
-		pattern, name = pattern[1:], name[1:]
+		from++
+		p, n = back, from
 	}
-	if len(pattern) == 0 {
-		return len(name) == 0
+	for p < len(pattern) && pattern[p] == "**" {
+		p++
 	}
-	for len(pattern) > 1 && pattern[1] == "**" {
-		pattern = pattern[1:] // two in a row are one, and each would multiply the ways to match
-	}
-	for i := range len(name) + 1 {
-		if matchParts(pattern[1:], name[i:]) {
-			return true
-		}
-	}
-	return false
+	return p == len(pattern)
 }
 
 // alternatives returns the names by which a table that a project's function
@@ -264,11 +279,15 @@ func (p *project) withDefaults(python, timeout, strategy string, packages map[st
 	for name, version := range p.packages {
 		all[name] = version
 	}
+	normal := make(map[string]string, len(p.packages)) // what is one package -> as the project spells it
+	for name := range p.packages {
+		if n, err := NormalPackage(name); err == nil {
+			normal[n] = name
+		}
+	}
 	for name, version := range packages {
-		for other := range all {
-			if strings.EqualFold(other, name) {
-				delete(all, other)
-			}
+		if n, err := NormalPackage(name); err == nil {
+			delete(all, normal[n])
 		}
 		all[name] = version
 	}

@@ -78,6 +78,10 @@ func (b *builder) projectModel(f *code, index int) Model {
 	var names []string
 	f.text, names = withVariables(f.text)
 	m.SQL = f.text
+	if most := max(len(h.params), len(names)); most > maxNames {
+		b.problem(f.Path, 1, "reads %d parameters, the limit is %d", most, maxNames)
+		h.params, names = nil, nil
+	}
 	for i, name := range slices.Concat(h.params, names) {
 		at := max(1, h.lines["params"])
 		if i >= len(h.params) {
@@ -195,6 +199,7 @@ func withVariables(sql string) (string, []string) {
 	}
 	var out strings.Builder
 	var names []string
+	known := make(map[string]bool)
 	for at := 0; at < len(sql); {
 		end := at + 1
 		switch c := sql[at]; {
@@ -227,7 +232,8 @@ func withVariables(sql string) (string, []string) {
 				}
 			} else if name != "" && (name[0] < '0' || name[0] > '9') {
 				out.WriteString("getvariable('" + name + "')")
-				if !slices.Contains(names, name) {
+				if !known[name] {
+					known[name] = true
 					names = append(names, name)
 				}
 				at = end

@@ -17,14 +17,28 @@ import (
 	"github.com/headgate/headgate/objects/table"
 )
 
-// maxProblems bounds an Error. Whoever has more has one cause.
-const maxProblems = 100
+// maxProblems bounds an Error. Whoever has more has one cause. No more than
+// maxFound are looked for: finding out what somebody meant costs.
+const (
+	maxProblems = 100
+	maxFound    = 10 * maxProblems
+)
+
+// Bounds of what one function names. Everything that is looked for has to be found
+// among what is known, by the server itself.
+const (
+	maxColumns   = 10_000 // of a contract or a key
+	maxNames     = 1_000  // tables, parameters, variables
+	maxTerms     = 100    // of partitioned_by
+	maxPathBytes = 4096   // what Linux can open
+)
 
 // builder holds what is known while a plan is made.
 type builder struct {
 	d        Declarer
 	settings *Settings
 	problems []Problem
+	more     int // problems that are not kept
 	names    names
 	models   []Model
 	verify   []Verifier
@@ -117,7 +131,32 @@ func (b *builder) applySchemas() {
 }
 
 func (b *builder) problem(file string, line int, format string, args ...any) {
+	if b.enough() {
+		b.more++
+		return
+	}
 	b.problems = append(b.problems, Problem{File: file, Line: line, Message: fmt.Sprintf(format, args...)})
+}
+
+// enough reports whether so much is wrong that nothing more has to be found out.
+func (b *builder) enough() bool { return len(b.problems) >= maxFound }
+
+// distinct checks a list of names: that there are no more than most, and no two
+// that SQL cannot tell apart. what is "key names column".
+func (b *builder) distinct(file string, line int, what string, names []string, most int) bool {
+	if len(names) > most {
+		b.problem(file, line, "%s: there are %d, the limit is %d", what, len(names), most)
+		return false
+	}
+	seen := make(map[string]bool, len(names))
+	for _, name := range names {
+		low := strings.ToLower(name)
+		if seen[low] {
+			b.problem(file, line, "%s %q twice", what, clip(name))
+		}
+		seen[low] = true
+	}
+	return true
 }
 
 func (b *builder) failed() *Error {
@@ -128,8 +167,8 @@ func (b *builder) failed() *Error {
 		return x.Line - y.Line
 	})
 	problems := slices.Compact(b.problems)
-	if more := len(problems) - maxProblems; more > 0 {
-		problems = append(problems[:maxProblems:maxProblems], Problem{Message: fmt.Sprintf("and %d more problems", more)})
+	if more := b.more + len(problems) - maxProblems; more > 0 {
+		problems = append(slices.Clip(problems[:min(len(problems), maxProblems)]), Problem{Message: fmt.Sprintf("and %d more problems", more)})
 	}
 	return &Error{Problems: problems}
 }
@@ -204,6 +243,11 @@ func (b *builder) nameTables(tables []table.Table) {
 		if i, ok := b.names.made[space]; ok {
 			m := &b.models[i]
 			b.problem(m.Path, m.Line, "makes table %q, which is also the namespace of table %q", m.Name, name)
+		} else if outer, there := b.names.tables[space]; there {
+			if i, made := b.names.made[strings.ToLower(name)]; made {
+				m := &b.models[i]
+				b.problem(m.Path, m.Line, "makes table %q, whose directory would be inside of table %q", m.Name, outer)
+			}
 		}
 	}
 }
@@ -236,6 +280,10 @@ func (b *builder) input(file string, line int, written string, verifier bool, ot
 	name, ok := b.names.find(written)
 	for i := 0; !ok && i < len(others); i++ {
 		name, ok = b.names.find(others[i])
+	}
+	if !ok && b.enough() {
+		b.more++
+		return name, ok
 	}
 	if !ok {
 		b.problem(file, line, "reads table %q, which is neither in %s/ nor made by a model%s",

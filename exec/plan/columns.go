@@ -59,12 +59,22 @@ func (b *builder) applyRules(tables []table.Table) {
 // notNull makes a test of each column that a model's schema requires, unless the
 // policy has that test already.
 func (b *builder) notNull() {
+	known := make(map[string]bool, len(b.verify))
+	for _, v := range b.verify {
+		known[strings.ToLower(v.Name)] = true
+	}
 	for i := range b.models {
 		m := &b.models[i]
+		if len(m.NotNull) > maxColumns {
+			b.problem(m.Path, m.Line, "requires %d columns, the limit is %d", len(m.NotNull), maxColumns)
+			continue
+		}
 		for _, column := range m.NotNull {
 			name := fmt.Sprintf("%s.%s:%s", m.Name, column, NotNull)
-			if slices.ContainsFunc(b.verify, func(v Verifier) bool { return strings.EqualFold(v.Name, name) }) {
+			if low := strings.ToLower(name); known[low] {
 				continue
+			} else {
+				known[low] = true
 			}
 			sql, err := columnSQL(m.Name, column, Test{Kind: NotNull})
 			if err != nil {

@@ -224,6 +224,10 @@ func (p Param) IsVariable() bool { return strings.HasPrefix(p.Param, "$") }
 // reads ("day = $day") to those of the function. names are those parameters.
 func (b *builder) filtered(f *code, line int, filter string, params []Param) (sql string, names []string, all []Param) {
 	sql, names = withVariables(filter)
+	if len(names) > maxNames {
+		b.problem(f.Path, line, "a filter reads %d variables, the limit is %d", len(names), maxNames)
+		return sql, nil, params
+	}
 	for _, name := range names {
 		p, secret := b.paramOf(f, line, variable(name), name)
 		switch {
@@ -239,6 +243,10 @@ func (b *builder) filtered(f *code, line int, filter string, params []Param) (sq
 }
 
 func (b *builder) unknownVariable(f *code, line int, who, name string) {
+	if b.enough() {
+		b.more++
+		return
+	}
 	known := slices.Collect(maps.Keys(b.settings.Parameters))
 	if f.project != nil {
 		known = slices.AppendSeq(known, maps.Keys(f.project.params))
@@ -253,16 +261,16 @@ func (b *builder) unknownVariable(f *code, line int, who, name string) {
 
 // sqlParams returns the parameters that a SQL file's header lists.
 func (b *builder) sqlParams(file string, line int, names []string) []Param {
+	if !b.distinct(file, line, "params names", names, maxNames) {
+		return nil
+	}
 	var params []Param
-	for i, name := range names {
-		switch {
-		case !ValidParamName(name):
+	for _, name := range names {
+		if !ValidParamName(name) {
 			b.problem(file, line, "params: %q is not the name of a parameter", clip(name))
-		case slices.ContainsFunc(names[:i], func(s string) bool { return strings.EqualFold(s, name) }):
-			b.problem(file, line, "params names %q twice", clip(name))
-		default:
-			params = append(params, b.param(file, line, name, name))
+			continue
 		}
+		params = append(params, b.param(file, line, name, name))
 	}
 	return params
 }
@@ -270,12 +278,20 @@ func (b *builder) sqlParams(file string, line int, names []string) []Param {
 // checkVariables refuses a variable that no parameter gives a value: DuckDB would
 // take it for NULL.
 func (b *builder) checkVariables(f *code, params []Param, used []string) {
+	if len(used) > maxNames {
+		b.problem(f.Path, 1, "reads %d variables, the limit is %d", len(used), maxNames)
+		return
+	}
 	names := make([]string, len(params))
 	for i, p := range params {
 		names[i] = p.Name
 	}
 	for _, v := range used {
 		if slices.ContainsFunc(names, func(s string) bool { return strings.EqualFold(s, v) }) {
+			continue
+		}
+		if b.enough() {
+			b.more++
 			continue
 		}
 		if !f.mayModel() {

@@ -34,6 +34,7 @@ const (
 	maxTreeBytes = 8 << 20 // of one directory
 	maxTreeDepth = 50
 	maxProjects  = 200
+	maxMatches   = 2_000_000 // of a pattern and a path
 )
 
 // code is a file of the commit that is part of its functions, or may be imported by one.
@@ -67,6 +68,7 @@ type scan struct {
 	b        *builder
 	entries  int
 	bytes    int64
+	matched  int                 // patterns that were held against a path
 	projects map[string]*project // by directory
 	found    []gitobj.Entry      // Name is the whole path
 	sql      []code
@@ -86,11 +88,16 @@ func (s *scan) run(ctx context.Context, root objects.OID) error {
 			return err
 		}
 	}
+	if s.matched > maxMatches { // whose files they are was not found out
+		return &errTooMuch{Problem{Message: fmt.Sprintf("include_paths: there are too many patterns for so many SQL files, the limit is %d pairs", maxMatches)}}
+	}
 	return nil
 }
 
 // errTooMuch ends a scan whose commit is beyond a bound; the problem is noted.
 type errTooMuch struct{ Problem }
+
+var tooMuchCode = &errTooMuch{Problem{Message: fmt.Sprintf("the commit has more than %d files or %d MiB of SQL and Python", maxCodeFiles, maxCodeBytes>>20)}}
 
 func (e *errTooMuch) Error() string { return e.String() }
 
@@ -114,6 +121,9 @@ func (s *scan) walk(ctx context.Context, dir objects.OID, at string) error {
 		return err
 	}
 	for _, e := range entries {
+		if len(at)+1+len(e.Name) > maxPathBytes {
+			return &errTooMuch{Problem{File: clip(at), Message: fmt.Sprintf("has a file whose path is too long: the limit is %d bytes", maxPathBytes)}}
+		}
 		name := path.Join(at, e.Name)
 		switch {
 		case strings.HasPrefix(e.Name, "."):
@@ -126,7 +136,9 @@ func (s *scan) walk(ctx context.Context, dir objects.OID, at string) error {
 			}
 		case s.wanted(name, e.Mode):
 			e.Name = name
-			s.found = append(s.found, e)
+			if s.found = append(s.found, e); len(s.found) > maxCodeFiles {
+				return tooMuchCode
+			}
 		}
 	}
 	return nil
@@ -182,11 +194,18 @@ func (s *scan) owner(name string) *project {
 	}
 	for path.Ext(name) == ".sql" && dir != "" {
 		dir = parentDir(dir)
-		if p := s.projects[dir]; p != nil && p.includes(strings.TrimPrefix(strings.TrimPrefix(name, dir), "/")) {
+		if p := s.projects[dir]; p != nil && s.mayMatch(p) && p.includes(strings.TrimPrefix(strings.TrimPrefix(name, dir), "/")) {
 			return p
 		}
 	}
 	return nil
+}
+
+// mayMatch counts how often patterns are held against paths: each takes as many
+// steps as the path has parts, and more.
+func (s *scan) mayMatch(p *project) bool {
+	s.matched += len(p.include)
+	return s.matched <= maxMatches
 }
 
 // parentDir returns the directory of a path, "" at the root.
@@ -227,7 +246,7 @@ func (s *scan) read(ctx context.Context, e gitobj.Entry) error {
 	}
 	s.bytes += info.Size
 	if len(s.sql)+len(s.python) == maxCodeFiles || s.bytes > maxCodeBytes {
-		return &errTooMuch{Problem{Message: fmt.Sprintf("the commit has more than %d files or %d MiB of SQL and Python", maxCodeFiles, maxCodeBytes>>20)}}
+		return tooMuchCode
 	}
 	data, err := objects.ReadAll(ctx, s.r, e.OID, objects.Blob, MaxFileBytes)
 	if err != nil {

@@ -63,6 +63,10 @@ func (b *builder) sqlFiles(ctx context.Context, files []code) ([]query, error) {
 			b.problem(files[i].Path, max(1, a.Error.Line), "%s", a.Error.Message)
 			continue
 		}
+		if len(a.Tables) > maxNames {
+			b.problem(files[i].Path, 1, "reads %d tables, the limit is %d", len(a.Tables), maxNames)
+			continue
+		}
 		queries[i].tables = a.Tables
 		var params []Param
 		if m := queries[i].model; m >= 0 {
@@ -160,12 +164,12 @@ func (b *builder) partitionedBy(file string, line int, strategy string, terms []
 	if len(terms) == 0 {
 		b.problem(file, line, "strategy %s needs partitioned_by: the columns, or year(...), month(...), day(...), hour(...) of them, that tell partitions apart", strategy)
 	}
-	for i, term := range terms {
+	if !b.distinct(file, line, "partitioned_by names", terms, maxTerms) {
+		return nil
+	}
+	for _, term := range terms {
 		if _, err := protocol.ParsePartition(term); err != nil {
 			b.problem(file, line, "partitioned_by: %v", err)
-		}
-		if slices.ContainsFunc(terms[:i], func(s string) bool { return strings.EqualFold(s, term) }) {
-			b.problem(file, line, "partitioned_by names %q twice", clip(term))
 		}
 	}
 	return terms
@@ -173,19 +177,11 @@ func (b *builder) partitionedBy(file string, line int, strategy string, terms []
 
 // checkContract checks the columns that a model promises.
 func (b *builder) checkContract(file string, line int, columns []string) {
-	for i, column := range columns {
-		if slices.ContainsFunc(columns[:i], func(s string) bool { return strings.EqualFold(s, column) }) {
-			b.problem(file, line, "columns names %q twice", clip(column))
-		}
-	}
+	b.distinct(file, line, "columns names", columns, maxColumns)
 }
 
 func (b *builder) checkKey(file string, line int, key []string) {
-	for i, column := range key {
-		if slices.ContainsFunc(key[:i], func(s string) bool { return strings.EqualFold(s, column) }) {
-			b.problem(file, line, "key names column %q twice", clip(column))
-		}
-	}
+	b.distinct(file, line, "key names column", key, maxColumns)
 }
 
 // headerResources returns the limits that a SQL file's header sets.
@@ -238,7 +234,11 @@ func (b *builder) resolve(queries []query, functions []function) {
 		seen := make(map[string]bool)
 		var inputs []Input
 		for _, written := range q.tables {
-			name, ok := b.input(q.file.Path, lineOf(q.file.text, written), written, q.verify >= 0)
+			line := 0
+			if _, known := b.names.find(written); !known && !b.enough() {
+				line = lineOf(q.file.text, written) // it will be told
+			}
+			name, ok := b.input(q.file.Path, line, written, q.verify >= 0)
 			if ok && !seen[name] {
 				seen[name] = true
 				inputs = append(inputs, Input{Table: name})
