@@ -1,41 +1,30 @@
 package e2e
 
 import (
-	"bufio"
 	"bytes"
-	"crypto/ed25519"
-	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
-	"golang.org/x/crypto/ssh"
+
+	"github.com/headgate/headgate/test/daemon"
 )
 
 // users have a key each; the first is the administrator, and "stranger" is in
 // no keys file.
 var users = []string{"admin", "ada", "bob", "stranger"}
 
-const (
-	// startLimit is far above what a start takes (half a second) and below go
-	// test's patience.
-	startLimit = time.Minute
-	untilLimit = 30 * time.Second
-)
+const untilLimit = 30 * time.Second
 
 // server is the one server of a script.
 type server struct {
-	cmd     *exec.Cmd
+	running *daemon.Daemon // nil if it does not run
 	flags   []string
 	sshAddr string // where it listened last: a restart listens there again
 	log     *os.File
@@ -58,7 +47,7 @@ func (tl *tools) setup(env *testscript.Env) error {
 	}
 	var authorized bytes.Buffer
 	for _, user := range users {
-		line, err := makeKey(filepath.Join(keys, user))
+		line, err := daemon.MakeKey(filepath.Join(keys, user))
 		if err != nil {
 			return err
 		}
@@ -127,27 +116,6 @@ func (tl *tools) setup(env *testscript.Env) error {
 	return nil
 }
 
-// makeKey writes an ed25519 key pair and returns the public line.
-func makeKey(path string) (string, error) {
-	pub, priv, err := ed25519.GenerateKey(nil)
-	if err != nil {
-		return "", err
-	}
-	block, err := ssh.MarshalPrivateKey(priv, "")
-	if err != nil {
-		return "", err
-	}
-	if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
-		return "", err
-	}
-	key, err := ssh.NewPublicKey(pub)
-	if err != nil {
-		return "", err
-	}
-	line := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key))) + " " + filepath.Base(path) + "@test"
-	return line, os.WriteFile(path+".pub", []byte(line+"\n"), 0o600)
-}
-
 func serverOf(ts *testscript.TestScript) *server { return ts.Value(serverKey{}).(*server) }
 
 // cmdServer is: server start [flags] | stop | kill | restart [flags].
@@ -166,7 +134,7 @@ func cmdServer(ts *testscript.TestScript, neg bool, args []string) {
 	case "kill":
 		s.kill()
 	case "restart":
-		if s.cmd != nil {
+		if s.running != nil {
 			err = s.stop()
 		}
 		if len(args) > 1 {
@@ -188,7 +156,7 @@ func cmdServer(ts *testscript.TestScript, neg bool, args []string) {
 
 // start starts the server and returns when it says that it is ready.
 func (s *server) start(ts *testscript.TestScript, sshAddr string) error {
-	if s.cmd != nil {
+	if s.running != nil {
 		return errors.New("it runs already")
 	}
 	if s.log == nil {
@@ -198,104 +166,56 @@ func (s *server) start(ts *testscript.TestScript, sshAddr string) error {
 		}
 		s.log = log
 	}
-	args := []string{"serve", "--data", ts.Getenv("DATA"), "--ssh-addr", sshAddr, "--http-addr", "127.0.0.1:0",
-		"--authorized-keys", filepath.Join(ts.Getenv("KEYS"), "authorized_keys"), "--python", ts.Getenv("HEADGATE_PYTHON"), "--warm", "0"}
-	cmd := exec.Command(filepath.Join(ts.Getenv("HEADGATE_BIN"), "headgate"), append(args, s.flags...)...)
-	cmd.Stderr = s.log
-	cmd.Env = append(os.Environ(), "HOME="+ts.Getenv("HOME"))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C on go test is the harness's to handle
-	out, err := cmd.StdoutPipe()
+	d, err := daemon.Start(daemon.Options{
+		Bin: ts.Getenv("HEADGATE_BIN"), Data: ts.Getenv("DATA"), SSHAddr: sshAddr,
+		AuthorizedKeys: filepath.Join(ts.Getenv("KEYS"), "authorized_keys"),
+		Python:         ts.Getenv("HEADGATE_PYTHON"),
+		Flags:          append([]string{"--warm", "0"}, s.flags...),
+		Env:            []string{"HOME=" + ts.Getenv("HOME")},
+		Log:            s.log,
+	})
 	if err != nil {
 		return err
 	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	ready := make(chan error, 1)
-	go func() {
-		lines := bufio.NewScanner(out)
-		for lines.Scan() {
-			if strings.HasSuffix(lines.Text(), "is ready") {
-				ready <- nil
-				_, _ = io.Copy(io.Discard, out)
-				return
-			}
-		}
-		ready <- errors.New("it ended before it was ready")
-	}()
-	select {
-	case err = <-ready:
-	case <-time.After(startLimit):
-		err = fmt.Errorf("not ready within %s", startLimit)
-	}
-	if err != nil {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		log, _ := os.ReadFile(s.log.Name())
-		return fmt.Errorf("%w; its log:\n%s", err, log)
-	}
-	s.cmd = cmd
+	s.running = d
 	return s.learn(ts)
 }
 
-// learn takes the addresses and the host key from server.json.
+// learn gives the script the server's addresses and keys.
 func (s *server) learn(ts *testscript.TestScript) error {
-	doc, err := os.ReadFile(filepath.Join(ts.Getenv("DATA"), "server.json"))
-	if err != nil {
-		return err
-	}
-	var ready struct {
-		SSHAddr  string `json:"ssh_addr"`
-		HTTPAddr string `json:"http_addr"`
-		HTTPURL  string `json:"http_url"`
-		HostKey  string `json:"host_key"`
-		GateKey  string `json:"gate_key"`
-	}
-	if err := json.Unmarshal(doc, &ready); err != nil {
-		return err
-	}
-	s.sshAddr = ready.SSHAddr
-	host, port, err := net.SplitHostPort(ready.SSHAddr)
+	s.sshAddr = s.running.SSHAddr
+	_, port, err := net.SplitHostPort(s.sshAddr)
 	if err != nil {
 		return err
 	}
 	ts.Setenv("HG_PORT", port)
-	ts.Setenv("HEADGATE_URL", "ssh://"+net.JoinHostPort(host, port))
-	ts.Setenv("HEADGATE_HTTP", strings.TrimSuffix(ready.HTTPURL, "/"))
-	known := fmt.Sprintf("[%s]:%s %s\n", host, port, strings.TrimSpace(ready.HostKey))
+	ts.Setenv("HEADGATE_URL", "ssh://"+s.sshAddr)
+	ts.Setenv("HEADGATE_HTTP", strings.TrimSuffix(s.running.HTTPURL, "/"))
+	known, err := s.running.KnownHosts()
+	if err != nil {
+		return err
+	}
 	if err := os.WriteFile(ts.Getenv("HG_KNOWN_HOSTS"), []byte(known), 0o600); err != nil {
 		return err
 	}
-	signers := strings.TrimSpace(ready.GateKey) + "\n"
+	signers := strings.TrimSpace(s.running.GateKey) + "\n"
 	return os.WriteFile(filepath.Join(ts.Getenv("HOME"), "allowed_signers"), []byte(signers), 0o600)
 }
 
 // stop asks the server to end and wants exit code 0.
 func (s *server) stop() error {
-	if s.cmd == nil {
+	if s.running == nil {
 		return errors.New("it does not run")
 	}
-	cmd := s.cmd
-	s.cmd = nil
-	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		return err
-	}
-	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }()
-	select {
-	case err := <-done:
-		return err
-	case <-time.After(startLimit):
-		_ = cmd.Process.Kill()
-		return errors.Join(errors.New("it did not end after SIGTERM"), <-done)
-	}
+	d := s.running
+	s.running = nil
+	return d.Stop()
 }
 
 // kill ends the server as a power cut would.
 func (s *server) kill() {
-	if s.cmd != nil {
-		_ = s.cmd.Process.Kill()
-		_ = s.cmd.Wait()
-		s.cmd = nil
+	if s.running != nil {
+		s.running.Kill()
+		s.running = nil
 	}
 }
