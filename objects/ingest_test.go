@@ -436,25 +436,3 @@ func TestBaseAfterDelta(t *testing.T) {
 		}
 	}
 }
-
-func FuzzIngest(f *testing.F) {
-	f.Add(smallPack(f))
-	f.Add(makePack(f, entry{objects.Blob, nil, -1, []byte("hello")}))
-	f.Add([]byte("PACK\x00\x00\x00\x02\x00\x00\x00\x01"))
-	s := newPlace(f).open(f, 100)
-	f.Fuzz(func(t *testing.T, data []byte) {
-		if len(data) > 20 {
-			data = seal(data[:len(data)-20]) // or the fuzzer would never get past the checksum
-		}
-		q, err := s.Quarantine()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer q.Discard()
-		_, err = q.Ingest(t.Context(), bytes.NewReader(data), objects.Limits{InflateFree: 1 << 20, InflateRatio: 100})
-		var ie *objects.IngestError
-		if err != nil && !errors.As(err, &ie) {
-			t.Fatalf("not the pack's fault? %v", err)
-		}
-	})
-}

@@ -80,22 +80,6 @@ func TestParseAgreesWithGit(t *testing.T) {
 	}
 }
 
-func FuzzRefName(f *testing.F) {
-	for _, name := range names {
-		f.Add(name)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		name, err := refs.Parse(s)
-		if err != nil {
-			return
-		}
-		clean := filepath.Clean(s) == s && strings.HasPrefix(s, "refs/") && !strings.ContainsAny(s, "\x00\n\r \\:*?[~^")
-		if string(name) != s || !clean {
-			t.Errorf("%q was taken as %q", s, name)
-		}
-	})
-}
-
 // BenchmarkApply is one durable update of a writer's own ref.
 func BenchmarkApply(b *testing.B) {
 	for _, writers := range []int{1, 4, 256} {

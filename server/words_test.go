@@ -67,15 +67,3 @@ func TestProtocolVersion(t *testing.T) {
 		}
 	}
 }
-
-func FuzzSplitWords(f *testing.F) {
-	for _, s := range []string{`a 'b c' "d\"e" f\ g`, "'", `\`, "git-upload-pack '/x'"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, line string) {
-		words, ok := splitWords(line)
-		if ok && len(strings.Join(words, "")) > len(line) {
-			t.Fatalf("%q became %q", line, words)
-		}
-	})
-}

@@ -307,9 +307,3 @@ func FuzzTag(f *testing.F) {
 		}
 	})
 }
-
-func FuzzGitmodules(f *testing.F) {
-	f.Add([]byte("[submodule \"x\"]\n\turl = \"a\\\"b\" # c\n"))
-	f.Add([]byte("[submodule.x] path=\\\n-x"))
-	f.Fuzz(func(_ *testing.T, data []byte) { _ = gitobj.CheckGitmodules(data) })
-}

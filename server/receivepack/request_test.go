@@ -178,23 +178,3 @@ func TestRelayDropsForTheGone(t *testing.T) {
 	}
 	r.Close()
 }
-
-func FuzzReadRequest(f *testing.F) {
-	f.Add([]byte("0000"))
-	f.Add([]byte("008f" + zeros + " " + oidA + " refs/heads/main\x00report-status side-band-64k push-options atomic0000000crun\n0000"))
-	f.Add([]byte("0035shallow " + oidA + "\n0000"))
-	f.Fuzz(func(t *testing.T, in []byte) {
-		req, err := readRequest(pktline.NewReader(bytes.NewReader(in)))
-		if err != nil {
-			return
-		}
-		for _, c := range req.commands {
-			if c.err == nil && string(c.ref) != c.name {
-				t.Fatalf("took %q as ref %q", c.name, c.ref)
-			}
-			if strings.ContainsAny(c.name, "\n\x00") {
-				t.Fatalf("name %q would break the report", c.name)
-			}
-		}
-	})
-}

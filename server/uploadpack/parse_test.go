@@ -135,14 +135,3 @@ func FuzzReadV0Request(f *testing.F) {
 		}
 	})
 }
-
-func FuzzParseFilter(f *testing.F) {
-	for _, s := range []string{"blob:none", "blob:limit=1k", "tree:2", "combine:blob:none+tree%3A1", "sparse:oid=x"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, spec string) {
-		if got, err := ParseFilter(spec); err == nil && (got.blobLimit < 0 || got.treeDepth < 0) {
-			t.Fatalf("%q: %+v", spec, got)
-		}
-	})
-}
