@@ -39,7 +39,7 @@ bin/headgate-worker: need-gcc need-g++
 	CGO_ENABLED=1 go build $(GOFLAGS_STATIC) -ldflags '-s -w -linkmode external -extldflags "-static"' -o $@ ./cmd/headgate-worker
 
 # One rule for every program that is not ours: it is there, or it is installed.
-.PHONY: need-git need-ssh need-ssh-keygen need-gcc need-g++ need-python3
+.PHONY: need-git need-ssh need-ssh-keygen need-gcc need-g++ need-python3 need-dulwich need-pygit2 need-javac need-mvn
 need-%:
 	@test/need.sh $*
 
@@ -52,7 +52,7 @@ $(VENV)/.ready: test/requirements.txt | need-python3
 	touch $@
 
 .PHONY: test
-test: vet lint unit python abuse e2e ## everything that CI checks
+test: vet lint unit python abuse conformance e2e ## everything that CI checks
 
 .PHONY: vet
 vet: need-gcc need-g++
@@ -90,6 +90,16 @@ $(CACHE)/lint/.ready: test/lint-requirements.txt | need-python3
 abuse: build venv ## every attack of docs/threat-model.md, against the real sandbox
 	HEADGATE_PYTHON=$(CURDIR)/$(PYTHON) go test -count=1 ./test/abuse
 
+# JGit is not what Debian has: that one is of 2018 and speaks neither version 2 nor shallow.
+$(CACHE)/jgit/.ready: test/conformance/jgit/pom.xml | need-javac need-mvn
+	rm -rf $(CACHE)/jgit
+	mvn --quiet --batch-mode --file $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$(CACHE)/jgit
+	touch $@
+
+.PHONY: conformance
+conformance: build need-git need-ssh need-dulwich need-pygit2 $(CACHE)/jgit/.ready ## git, go-git, dulwich, libgit2 and JGit against the built server. RUN=name picks a client
+	go test -count=1 -parallel 2 -timeout 20m $(if $(RUN),-v -run 'TestClients/over/.*/$(RUN)') ./test/conformance
+
 .PHONY: e2e
 e2e: build venv need-git need-ssh ## end-to-end scripts: the built server, real git and ssh, gVisor. RUN=name picks one
 	HEADGATE_PYTHON=$(CURDIR)/$(PYTHON) go test -count=1 -parallel 2 -timeout 20m $(if $(RUN),-v -run 'TestScripts/$(RUN)') ./test/e2e
@@ -119,13 +129,20 @@ bench-transport: build need-git need-ssh need-ssh-keygen ## clones, pushes and r
 	go run ./test/bench/transport -cache $(CURDIR)/$(CACHE)/bench -size $(or $(SIZE),256MiB) $(if $(SINGLE),-single $(SINGLE)) -rounds $(or $(ROUNDS),3) \
 	  $(if $(DEFAULT),-default) $(if $(ONLY),-only '$(ONLY)') $(if $(JSON),-json $(JSON))
 
+.PHONY: soak
+soak: build need-git need-ssh ## random histories from several clients at once, for SOAK=30m; SEED=n plays one round again
+	HEADGATE_SOAK=$(or $(SOAK),30m) HEADGATE_SEED=$(SEED) go test -count=1 -timeout 0 -v -run TestInterleaved ./test/conformance
+
+# The corpus is kept apart from Go's cache, which others empty. A crasher is
+# written into the package's testdata, and the targets after it run all the same.
 .PHONY: fuzz
-fuzz: ## every fuzz target for FUZZTIME=20s
-	@for pkg in $(PACKAGES); do \
-	  for f in $$(go test -list '^Fuzz' $$pkg | grep ^Fuzz || true); do \
-	    echo "$$pkg $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(or $(FUZZTIME),20s) $$pkg; \
+fuzz: ## every fuzz target for FUZZTIME=20s, one after another; ONLY=name picks some
+	@failed=; for pkg in $(PACKAGES); do \
+	  for f in $$(go test -list '^Fuzz$(ONLY)' $$pkg | grep ^Fuzz || true); do \
+	    echo "$$pkg $$f"; \
+	    go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(or $(FUZZTIME),20s) $$pkg -args -test.fuzzcachedir=$(CURDIR)/$(CACHE)/fuzz/$$pkg || failed="$$failed $$pkg.$$f"; \
 	  done; \
-	done
+	done; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
 .PHONY: clean
 clean: ## remove what was built
