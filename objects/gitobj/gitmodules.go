@@ -15,7 +15,7 @@ func CheckGitmodules(data []byte) error {
 	refuse := func(id, format string, args ...any) error {
 		return &CheckError{Type: plumbing.BlobObject, ID: id, Detail: fmt.Sprintf(format, args...)}
 	}
-	p := configParser{s: string(data)}
+	p := configParser{s: strings.TrimPrefix(string(data), "\ufeff")}
 	for {
 		name, key, value, ok, err := p.next()
 		if err != nil {
@@ -112,7 +112,6 @@ func (e configError) Error() string { return string(e) }
 
 // next returns the next setting of a submodule. The key is in lower case.
 func (p *configParser) next() (name, key, value string, ok bool, err error) {
-	p.s = strings.TrimPrefix(p.s, "\ufeff")
 	for {
 		p.skipBlank()
 		if p.s == "" {
@@ -140,7 +139,7 @@ func (p *configParser) skipBlank() {
 		case '\n':
 			p.line++
 			p.s = p.s[1:]
-		case ' ', '\t', '\r', '\v', '\f':
+		case ' ', '\t', '\r': // what git takes for space
 			p.s = p.s[1:]
 		case '#', ';':
 			i := strings.IndexByte(p.s, '\n')
@@ -170,8 +169,9 @@ func (p *configParser) header() error {
 		p.section, p.inside = strings.CutPrefix(section, "submodule.")
 		return nil
 	}
+	blank := rest[0] == ' ' || rest[0] == '\t' // git wants one in front of the name
 	rest = strings.TrimLeft(rest, " \t")
-	if rest == "" || rest[0] != '"' {
+	if !blank || rest == "" || rest[0] != '"' {
 		return configError("bad section header")
 	}
 	var name strings.Builder
@@ -206,12 +206,12 @@ func (p *configParser) setting() (key, value string, err error) {
 	for i < len(p.s) && p.s[i] != '.' && isNameByte(p.s[i]) {
 		i++
 	}
-	if i == 0 {
+	if i == 0 || !isLetter(p.s[0]) {
 		return "", "", configError("bad setting")
 	}
 	key = strings.ToLower(p.s[:i])
 	p.s = strings.TrimLeft(p.s[i:], " \t")
-	if p.s == "" || p.s[0] == '\n' || p.s[0] == '#' || p.s[0] == ';' || strings.HasPrefix(p.s, "\r\n") {
+	if p.s == "" || p.s[0] == '\n' || strings.HasPrefix(p.s, "\r\n") {
 		return key, "", nil // a setting without a value means "true"
 	}
 	if p.s[0] != '=' {
@@ -282,6 +282,8 @@ func (p *configParser) value() (string, error) {
 	return b.String()[:end], nil
 }
 
+func isLetter(c byte) bool { return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' }
+
 func isNameByte(c byte) bool {
-	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '.'
+	return isLetter(c) || c >= '0' && c <= '9' || c == '-' || c == '.'
 }

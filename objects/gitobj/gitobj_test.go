@@ -249,6 +249,10 @@ func TestCheckGitmodules(t *testing.T) {
 		{"[submodule \"x]\n", "gitmodulesParse"},
 		{"[submodule \"x\"]\n\turl = \"open\n", "gitmodulesParse"},
 		{"%\n", "gitmodulesParse"},
+		{"[submodule\"x\"]\n", "gitmodulesParse"}, // git does not read these either
+		{sub("0 = x"), "gitmodulesParse"},
+		{sub("shallow # x"), "gitmodulesParse"},
+		{"\f[submodule \"x\"]\n", "gitmodulesParse"},
 	} {
 		err := gitobj.CheckGitmodules([]byte(c.data))
 		var ce *gitobj.CheckError

@@ -76,11 +76,21 @@ func FuzzReadCommand(f *testing.F) {
 	})
 }
 
+// More prefixes than are kept mean all refs, as the protocol allows.
+func TestTooManyPrefixes(t *testing.T) {
+	args := slices.Repeat([]string{"ref-prefix refs/heads/x"}, maxPrefixes)
+	if req, err := parseLsRefs(args); err != nil || len(req.prefixes) != maxPrefixes {
+		t.Errorf("%d prefixes, %v; want %d", len(req.prefixes), err, maxPrefixes)
+	}
+	if req, err := parseLsRefs(append(args, "ref-prefix refs/heads/y", "peel")); err != nil || req.prefixes != nil || !req.peel {
+		t.Errorf("one more: %d prefixes, %v; want none", len(req.prefixes), err)
+	}
+}
+
 func FuzzParseLsRefs(f *testing.F) {
 	f.Add("symrefs\npeel\nunborn\nref-prefix refs/heads/\nref-prefix HEAD")
 	f.Add("ref-prefix \nref-prefix refs/tags/v1\nref-prefix refs/tags/")
 	f.Add("peeled")
-	f.Add(strings.Repeat("ref-prefix refs/heads/x\n", maxPrefixes+1) + "peel")
 	names := []string{"HEAD", "refs/heads/main", "refs/heads/x", "refs/heads/x/y", "refs/tags/v1", "refs/tags/v1.1", "refs/notes/n"}
 	f.Fuzz(func(t *testing.T, text string) {
 		args := strings.Split(text, "\n")
@@ -99,7 +109,7 @@ func FuzzParseLsRefs(f *testing.F) {
 			}
 		}
 		if len(asked) > maxPrefixes {
-			asked = nil // all refs, as the protocol allows
+			asked = nil
 		}
 		if !slices.Equal(req.prefixes, asked) {
 			t.Fatalf("asked for %q, understood %q", asked, req.prefixes)
