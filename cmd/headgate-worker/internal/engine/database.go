@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sort"
 	"strings"
@@ -74,6 +75,10 @@ func (db *database) prepare(ctx context.Context, order *protocol.Order, dir stri
 		// random() is then repeatable, as far as one thread goes.
 		"SELECT setseed(0.5)",
 	}
+	if smallFiles(order, threads) {
+		// Whole column chunks, not pages: a quarter of the reads.
+		settings = append(settings, "SET prefetch_all_parquet_files = true")
+	}
 	if order.MemoryLimit > 0 {
 		settings = append(settings, fmt.Sprintf("SET memory_limit = '%dKiB'", max(order.MemoryLimit>>10, 1)))
 	}
@@ -102,6 +107,42 @@ func (db *database) prepare(ctx context.Context, order *protocol.Order, dir stri
 		}
 	}
 	return nil
+}
+
+// Bounds of what may be read ahead: a file that is larger, or one for each thread,
+// could have a column chunk that takes the memory that the query needs.
+const (
+	prefetchFile  = 64 << 20
+	prefetchShare = 8 // of the memory limit
+)
+
+// smallFiles reports whether each thread can hold a whole input file.
+func smallFiles(order *protocol.Order, threads int) bool {
+	most := int64(prefetchFile)
+	if order.MemoryLimit > 0 {
+		most = min(most, order.MemoryLimit/prefetchShare/int64(threads))
+	}
+	inputs := order.Inputs
+	if order.Prior != nil {
+		inputs = append(inputs[:len(inputs):len(inputs)], *order.Prior)
+	}
+	fits := func(path string) bool {
+		info, err := os.Stat(path)
+		return err == nil && info.Size() <= most
+	}
+	for _, t := range inputs {
+		for _, f := range t.Files {
+			if !fits(f) {
+				return false
+			}
+		}
+	}
+	for _, f := range order.Files {
+		if !fits(f) {
+			return false
+		}
+	}
+	return true
 }
 
 // directories returns those that the order may read or write.

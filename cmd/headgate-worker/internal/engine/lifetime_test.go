@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -69,5 +70,48 @@ func TestFilesAreNotRemembered(t *testing.T) {
 	var kept, checked string
 	if err := db.conn.QueryRowContext(t.Context(), "SELECT current_setting('enable_external_file_cache'), current_setting('validate_external_file_cache')").Scan(&kept, &checked); err != nil || kept != "false" || checked != "NO_VALIDATION" {
 		t.Errorf("cache of files: %s, checked before each read: %s (%v)", kept, checked, err)
+	}
+}
+
+// Small files are read whole column chunks at a time, and large ones, whose chunks
+// may be larger than the memory, are not.
+func TestOnlySmallFilesAreReadAhead(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name string, size int64) string {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, size)); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	small, large := file("small.parquet", 1<<20), file("large.parquet", prefetchFile+1)
+	for _, c := range []struct {
+		order protocol.Order
+		want  bool
+	}{
+		{protocol.Order{}, true},
+		{protocol.Order{Inputs: []protocol.Table{{Name: "t", Files: []string{small, small}}}}, true},
+		{protocol.Order{Inputs: []protocol.Table{{Name: "t", Files: []string{small, large}}}}, false},
+		{protocol.Order{Prior: &protocol.Table{Name: "t", Files: []string{large}}}, false},
+		{protocol.Order{Files: []string{large}}, false},
+		{protocol.Order{Files: []string{small}, MemoryLimit: prefetchShare << 20}, true},
+		{protocol.Order{Files: []string{small}, MemoryLimit: prefetchShare << 20, Threads: 2}, false},
+		{protocol.Order{Files: []string{filepath.Join(dir, "missing")}}, false},
+	} {
+		db, err := connect(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		order := c.order
+		order.Op = protocol.OpProject // which makes no views
+		var got bool
+		err = db.prepare(t.Context(), &order, dir)
+		if err == nil {
+			err = db.conn.QueryRowContext(t.Context(), "SELECT current_setting('prefetch_all_parquet_files')").Scan(&got)
+		}
+		if err != nil || got != c.want {
+			t.Errorf("%+v: read ahead: %t, want %t (%v)", c.order, got, c.want, err)
+		}
+		db.close()
 	}
 }
