@@ -220,9 +220,13 @@ func (in *ingest) land(e pack.Entry) (OID, error) {
 	if err := in.checkSize(e.Type, e.Size); err != nil {
 		return OID{}, err
 	}
-	return in.landObject(e.Type, e.Size, func(w io.Writer) error {
+	oid, err := in.landObject(e.Type, e.Size, func(w io.Writer) error {
 		return in.copyData(w)
 	})
+	if err == nil && e.Type == plumbing.BlobObject && e.Size >= in.q.s.threshold {
+		in.q.s.KeepAdler32(oid, in.sc.Adler32())
+	}
+	return oid, err
 }
 
 // copyData copies and verifies the current entry's data.

@@ -513,8 +513,12 @@ func TestServedTwice(t *testing.T) {
 		t.Error("the second pack is another")
 	}
 	take := func(data []byte) error {
-		into := quarantine(t, newPlace(t).open(t, 1000))
-		_, err := into.Ingest(t.Context(), bytes.NewReader(data), objects.Limits{})
+		there := newPlace(t).open(t, 1000)
+		_, err := quarantine(t, there).Ingest(t.Context(), bytes.NewReader(data), objects.Limits{})
+		ours, _ := s.Adler32(oid)
+		if theirs, ok := there.Adler32(oid); err == nil && (!ok || theirs != ours) {
+			t.Errorf("of a pack that came in the sum is %08x, %t; want %08x", theirs, ok, ours)
+		}
 		return err
 	}
 	if err := take(first); err != nil {

@@ -9,8 +9,8 @@ import (
 // maxSums bounds the memory of known sums to some 12 MB.
 const maxSums = 1 << 18
 
-// blobSums remembers the Adler-32 of raw blobs that were served once. A blob's
-// content never changes, so neither does its sum; one that has left the store
+// blobSums remembers the Adler-32 of raw blobs that came in a pack or were served
+// once. A blob's content never changes, so neither does its sum; one that has left the store
 // leaves a harmless entry.
 type blobSums struct {
 	mu    sync.Mutex

@@ -2,7 +2,10 @@ package pack_test
 
 import (
 	"bytes"
+	"compress/zlib"
+	"crypto/sha1"
 	"errors"
+	"hash/adler32"
 	"io"
 	"slices"
 	"testing"
@@ -89,4 +92,61 @@ func TestDelta(t *testing.T) {
 			t.Errorf("%x: %q, %v, want %q", c.delta, got, err, c.want)
 		}
 	}
+}
+
+// TestPropertyAdler32: the scanner finds the sum at the end of each zlib stream,
+// however the stream is cut into reads.
+func TestPropertyAdler32(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		blobs := rapid.SliceOfN(rapid.SliceOfN(rapid.Byte(), 0, 300), 1, 20).Draw(t, "blobs")
+		data := pack.AppendHeader(nil, uint32(len(blobs)))
+		for _, blob := range blobs {
+			data = pack.AppendEntryHeader(data, 3, int64(len(blob)))
+			var b bytes.Buffer
+			zw := zlib.NewWriter(&b)
+			_, err := zw.Write(blob)
+			if err := errors.Join(err, zw.Close()); err != nil {
+				t.Fatal(err)
+			}
+			data = append(data, b.Bytes()...)
+		}
+		sum := sha1.Sum(data)
+		data = append(data, sum[:]...)
+		sizes := rapid.SliceOfN(rapid.IntRange(1, 40), 1, 8).Draw(t, "reads")
+		s := pack.NewScanner(&pieces{data, sizes, 0}, 0)
+		defer s.Close()
+		if _, err := s.Count(); err != nil {
+			t.Fatal(err)
+		}
+		for _, blob := range blobs {
+			if _, err := s.Next(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.Copy(io.Discard, s.Data()); err != nil {
+				t.Fatal(err)
+			}
+			if got, want := s.Adler32(), adler32.Checksum(blob); got != want {
+				t.Fatalf("sum %08x, want %08x", got, want)
+			}
+		}
+		if _, err := s.Next(); err != io.EOF {
+			t.Fatal(err)
+		}
+	})
+}
+
+// pieces reads data in pieces of the given sizes, round and round.
+type pieces struct {
+	data  []byte
+	sizes []int
+	n     int
+}
+
+func (p *pieces) Read(b []byte) (int, error) {
+	if len(p.data) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(b[:min(len(b), p.sizes[p.n%len(p.sizes)])], p.data)
+	p.data, p.n = p.data[n:], p.n+1
+	return n, nil
 }

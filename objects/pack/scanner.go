@@ -161,6 +161,13 @@ func (s *Scanner) Next() (Entry, error) {
 // then io.EOF, or an error. It is valid until the next call of Next.
 func (s *Scanner) Data() io.Reader { return &s.data }
 
+// Adler32 returns the sum of the current entry's content, which its zlib stream
+// ends with, once Data has been read to io.EOF.
+func (s *Scanner) Adler32() uint32 {
+	b := s.src.last(len(s.src.chunk) - s.br.Buffered())
+	return binary.BigEndian.Uint32(b[:])
+}
+
 func (s *Scanner) baseDistance() (int64, error) {
 	var d int64
 	for i := 0; ; i++ {

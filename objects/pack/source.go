@@ -20,7 +20,8 @@ type source struct {
 	r     *bufio.Reader
 	max   int64 // 0: no limit
 	chunk []byte
-	total int64 // handed out, the chunk included
+	total int64   // handed out, the chunk included
+	tail  [4]byte // what came right before the chunk
 	sum   *asyncSHA1
 	err   error // the first error of r
 }
@@ -59,9 +60,19 @@ func (s *source) retire(n int) error {
 	if s.sum != nil {
 		s.sum.Write(s.chunk[:n])
 	}
+	s.tail = s.last(n)
 	s.chunk = s.chunk[n:]
 	_, err := s.r.Discard(n)
 	return err
+}
+
+// last returns the four bytes that end with the first n of the chunk.
+func (s *source) last(n int) (b [4]byte) {
+	if n >= len(b) {
+		return [4]byte(s.chunk[n-len(b) : n])
+	}
+	copy(b[copy(b[:], s.tail[n:]):], s.chunk[:n])
+	return b
 }
 
 // endSum returns the hash of all that was retired, once. What is retired later
