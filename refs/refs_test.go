@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -96,6 +97,27 @@ func BenchmarkApply(b *testing.B) {
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "applies/s")
 		})
 	}
+}
+
+// BenchmarkCreate is one durable creation of a ref, of 256 writers each in a
+// namespace of its own: pages all over the tree change in each commit.
+func BenchmarkCreate(b *testing.B) {
+	const writers = 256
+	s := openBolt(b, filepath.Join(b.TempDir(), "refs.db"))
+	defer s.Close()
+	var id atomic.Int64
+	b.SetParallelism(writers / runtime.GOMAXPROCS(0))
+	b.RunParallel(func(pb *testing.PB) {
+		writer := id.Add(1)
+		for i := 0; pb.Next(); i++ {
+			u := refs.Update{Name: refs.Name(fmt.Sprintf("refs/heads/agent/%03d/%06d", writer, i)), New: refs.OID{1}}
+			if err := s.Apply(b.Context(), []refs.Update{u}, refs.Cause{Who: "bench", Why: "push"}); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "creations/s")
 }
 
 func benchmarkWriter(b *testing.B, s refs.Store, id int64, next func() bool) {

@@ -113,14 +113,32 @@ func Noise(seed uint64) io.Reader {
 	return rand.NewChaCha8(key)
 }
 
-// Zeros returns an endless stream of zero bytes.
-func Zeros() io.Reader { return zeros{} }
+// Sparse returns an endless stream that deflates to about a fiftieth: of each
+// 64 KiB one KiB is noise, the rest is zero.
+func Sparse(seed uint64) io.Reader { return &sparse{noise: Noise(seed)} }
 
-type zeros struct{}
+type sparse struct {
+	noise io.Reader
+	at    int
+}
 
-func (zeros) Read(p []byte) (int, error) {
-	clear(p)
-	return len(p), nil
+func (s *sparse) Read(p []byte) (int, error) {
+	const every, full = 64 << 10, 1 << 10
+	n := 0
+	for n < len(p) {
+		if s.at < full {
+			k := min(full-s.at, len(p)-n)
+			if _, err := io.ReadFull(s.noise, p[n:n+k]); err != nil {
+				return n, err
+			}
+			n, s.at = n+k, s.at+k
+			continue
+		}
+		k := min(every-s.at, len(p)-n)
+		clear(p[n : n+k])
+		n, s.at = n+k, (s.at+k)%every
+	}
+	return n, nil
 }
 
 // Parts returns the tip of a commit of one table of n blobs, size bytes together,

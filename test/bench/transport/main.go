@@ -113,11 +113,15 @@ func (b *bench) run(ctx context.Context, only, out string) error {
 		return err
 	}
 	defer w.close()
+	if err := w.startStock(ctx); err != nil {
+		return err
+	}
 	for _, m := range []struct {
 		name    string
 		measure func(context.Context, *world) error
 	}{
 		{"push clone", b.large},
+		{"parts", b.small},
 		{"crowd", b.manyAtOnce},
 		{"single", b.underLimit},
 		{"ls-refs", b.listRefs},

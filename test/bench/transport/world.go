@@ -28,6 +28,7 @@ type world struct {
 	env      []string
 	sshArgs  []string // the client's command line, without a host
 	key      ssh.Signer
+	keyFile  string
 	ours     *daemon
 	stock    *daemon
 	repos    string // directory of the repositories that stock git serves
@@ -42,6 +43,7 @@ type daemon struct {
 
 func (d *daemon) url(path string) string { return "ssh://git@" + d.addr + "/" + path }
 
+// newWorld starts our server; stock git's is started by who compares.
 func newWorld(ctx context.Context, b *bench) (w *world, err error) {
 	w = &world{}
 	defer func() {
@@ -85,39 +87,37 @@ func newWorld(ctx context.Context, b *bench) (w *world, err error) {
 	w.env = append(os.Environ(), "HOME="+w.dir, "GIT_CONFIG_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0", "SSH_AUTH_SOCK=",
 		"GIT_AUTHOR_NAME=Bench", "GIT_AUTHOR_EMAIL=bench@example.com", "GIT_COMMITTER_NAME=Bench", "GIT_COMMITTER_EMAIL=bench@example.com",
 		"GIT_SSH_COMMAND="+strings.Join(w.sshArgs, " "))
-	if w.stock, err = w.startStock(ctx, keyFile); err != nil {
-		return nil, err
-	}
+	w.keyFile = keyFile
 	return w, w.restart(ctx)
 }
 
-// startStock starts this program as the endpoint of stock git. The first line of
-// its repositories' configuration is each measurement's own.
-func (w *world) startStock(ctx context.Context, keyFile string) (*daemon, error) {
+// startStock starts this program as the endpoint of stock git.
+func (w *world) startStock(ctx context.Context) error {
 	self, err := os.Executable()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	addrFile := filepath.Join(w.dir, "stock.addr")
-	cmd := exec.Command(self, stockWord, w.repos, keyFile, addrFile)
+	cmd := exec.Command(self, stockWord, w.repos, w.keyFile, addrFile)
 	cmd.Env, cmd.Stderr = w.env, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
-		return nil, err
+		return err
 	}
 	d := &daemon{name: "stock", cmd: cmd}
 	for range 500 {
 		if addr, err := os.ReadFile(addrFile); err == nil {
 			d.addr = string(addr)
-			return d, nil
+			w.stock = d
+			return nil
 		}
 		select {
 		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
-			return nil, errors.Join(ctx.Err(), d.stop())
+			return errors.Join(ctx.Err(), d.stop())
 		}
 	}
-	return nil, errors.Join(errors.New("the stock endpoint does not start"), d.stop())
+	return errors.Join(errors.New("the stock endpoint does not start"), d.stop())
 }
 
 // restart starts the server as a user would, and ends the one before. No sandbox
