@@ -264,19 +264,22 @@ func (s *Session) cut(ctx context.Context, m *plan.Model, job sandbox.Job, prior
 }
 
 // stagePrior gives a job the table that its result is combined with. Rows that
-// are added at the end, with no key to hold over all of them, need only its
-// columns: then its parts are returned, to be put before what the job sends, and
-// the cost is that of the new rows.
+// are added at the end, with no key to hold over all of them, need only its last
+// part, which they go on in: then the parts before it are returned, to be put before
+// what the job sends, and the cost is that of the new rows.
 func (s *Session) stagePrior(ctx context.Context, m *plan.Model, job *sandbox.Job, prior *Table, parts map[string]storedPart) []protocol.Part {
 	job.Order.Strategy, job.Order.PartitionedBy = m.Strategy, m.PartitionedBy
 	t := &protocol.Table{Name: m.Name, Columns: columnsOf(prior)}
 	job.Order.Prior = t
-	read := m.Strategy != plan.StrategyAppend || len(m.Key) > 0
+	unread := 0 // parts that the job need not see
+	if m.Strategy == plan.StrategyAppend && len(m.Key) == 0 {
+		unread = len(prior.Parts) - 1
+	}
 	var first []protocol.Part
 	for i, oid := range prior.Parts {
 		path := fmt.Sprintf("prior/%06d.parquet", i)
 		parts[inputRoot+path] = storedPart{oid: oid, bytes: prior.Meta.Parts[i].Bytes, known: &prior.Meta.Parts[i]}
-		if !read {
+		if i < unread {
 			first = append(first, protocol.Part{File: inputRoot + path})
 			continue
 		}

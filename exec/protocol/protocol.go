@@ -69,8 +69,8 @@ type Order struct {
 	KeepOrder  bool     `json:"keep_order,omitempty"`  // keep the rows' order instead of the canonical one (source tables)
 
 	// What becomes of the result (OpModel, OpCut). With a Prior, the answer is the
-	// whole table that results. APPEND without a key reads no row of the prior:
-	// then only Prior's columns are given, and the answer is what follows them.
+	// whole table that results. APPEND without a key reads the last part of the prior
+	// only: then it alone is given, and the answer is what follows those before it.
 	Strategy      string   `json:"strategy,omitempty"` // "APPEND" or "OVERWRITE_PARTITIONS"
 	Prior         *Table   `json:"prior,omitempty"`
 	PartitionedBy []string `json:"partitioned_by,omitempty"` // terms, see ParsePartition

@@ -45,8 +45,7 @@ func stored(c protocol.Column, text bool) (string, error) {
 	switch {
 	case c.Type == "FLOAT" || c.Type == "DOUBLE":
 		// A NaN has many bit patterns, and which one comes out depends on the machine.
-		// DuckDB keeps whichever of 0.0 and -0.0 it meets first, as SQL calls them equal.
-		return fmt.Sprintf("CASE WHEN isnan(%s) THEN CAST('nan' AS %s) WHEN %s = 0 THEN 0 ELSE %s END", id, c.Type, id, id), nil
+		return fmt.Sprintf("CASE WHEN isnan(%s) THEN CAST('nan' AS %s) ELSE %s END", id, c.Type, id), nil
 	case c.Type == "HUGEINT":
 		if text {
 			return as("VARCHAR")

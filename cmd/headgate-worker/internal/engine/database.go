@@ -11,6 +11,7 @@ import (
 
 	_ "github.com/duckdb/duckdb-go/v2" // the database driver
 
+	"github.com/headgate/headgate/cmd/headgate-worker/internal/rowhash"
 	"github.com/headgate/headgate/exec/protocol"
 )
 
@@ -22,6 +23,8 @@ const baseCatalog = "base"
 type database struct {
 	pool *sql.DB
 	conn *sql.Conn
+	// writers are the connections that write parts, one for each thread; the first is conn.
+	writers []*sql.Conn
 
 	variables map[string]bool // that are set, in lower case
 }
@@ -48,11 +51,36 @@ func connect(ctx context.Context) (*database, error) {
 		pool.Close()
 		return nil, fmt.Errorf("open DuckDB: %w", err)
 	}
-	return &database{pool: pool, conn: conn}, nil
+	db := &database{pool: pool, conn: conn, writers: []*sql.Conn{conn}}
+	if err := rowhash.Register(ctx, conn); err != nil {
+		db.close()
+		return nil, err
+	}
+	return db, nil
+}
+
+// connectWriters opens connections up to the given number.
+func (db *database) connectWriters(ctx context.Context, n int) error {
+	for len(db.writers) < n {
+		conn, err := db.pool.Conn(ctx)
+		if err != nil {
+			return err
+		}
+		db.writers = append(db.writers, conn)
+		// What the first connection has, and what a connection has of its own.
+		for _, s := range []string{"SET errors_as_json = true", "SET TimeZone = 'UTC'"} {
+			if _, err := conn.ExecContext(ctx, s); err != nil {
+				return fmt.Errorf("%s: %w", s, err)
+			}
+		}
+	}
+	return nil
 }
 
 func (db *database) close() {
-	db.conn.Close()
+	for _, conn := range db.writers {
+		conn.Close()
+	}
 	db.pool.Close()
 }
 
@@ -86,6 +114,9 @@ func (db *database) prepare(ctx context.Context, order *protocol.Order, dir stri
 		if err := db.exec(ctx, s); err != nil {
 			return fmt.Errorf("%s: %w", s, err)
 		}
+	}
+	if err := db.connectWriters(ctx, threads); err != nil {
+		return err
 	}
 	if err := db.setVariables(ctx, order); err != nil {
 		return err

@@ -40,7 +40,7 @@ func Open(ctx context.Context) (*Engine, error) {
 // error means that none could be given, because out is broken. Causes that a user
 // should not see go to log.
 func (en *Engine) Run(ctx context.Context, order *protocol.Order, out, log io.Writer) error {
-	return (&execution{order: order, out: out, partRows: partRows, db: en.db}).run(ctx, log)
+	return (&execution{order: order, out: out, partRows: targetWeight, db: en.db}).run(ctx, log)
 }
 
 func (e *execution) run(ctx context.Context, log io.Writer) error {
@@ -65,7 +65,7 @@ func (e *outputError) Unwrap() error { return e.err }
 type execution struct {
 	order    *protocol.Order
 	out      io.Writer
-	partRows int64     // most rows of a part
+	partRows int64     // what parts are cut around, see chunking
 	db       *database // opened for the order if it is nil
 	dir      string    // private to the order; removed at its end
 }

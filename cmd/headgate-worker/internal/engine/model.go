@@ -62,7 +62,7 @@ func (e *execution) store(ctx context.Context, query string, columns []protocol.
 	if err != nil {
 		return err
 	}
-	before := "CREATE TEMP TABLE " + rowsTable + " AS SELECT " + list + " FROM (\n"
+	before := "CREATE TABLE " + rowsTable + " AS SELECT " + list + " FROM (\n"
 	after := "\n)"
 	if !ordered {
 		order := columns

@@ -2,27 +2,34 @@ package engine
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
+	"github.com/headgate/headgate/cmd/headgate-worker/internal/rowhash"
 	"github.com/headgate/headgate/exec/protocol"
 )
 
-// partRows is the number of rows of a part. A part has one row group: DuckDB
-// sizes the row groups of a file by how rows reach it, so with more than one the
-// bytes would depend on threads and on the layout of the sources.
-const partRows int64 = 1 << 20
-
-// rowsTable holds a result between its query and its parts.
+// rowsTable holds a result between its query and its parts. It is no temporary
+// table, because parts are written by several connections.
 const (
 	rowsName  = "rows to store"
-	rowsTable = `temp.main."` + rowsName + `"`
+	rowsTable = `memory.main."` + rowsName + `"`
 )
 
-// partOptions of COPY: bytes depend on the rows and on DuckDB's version only.
-const partOptions = "FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 1048576"
+// Options of COPY: bytes depend on the rows and on DuckDB's version only. A part
+// has one row group: DuckDB sizes the row groups of a file by how rows reach it, so
+// with more than one the bytes would depend on threads and on the layout of the sources.
+const (
+	partOptions = "FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 1048576"
+	// plainOptions are of a part with -0.0: DuckDB's dictionaries hold one of the
+	// values that SQL calls equal, whichever comes first.
+	plainOptions = partOptions + ", DICTIONARY_SIZE_LIMIT 1"
+)
 
 // resolveKey returns the key's columns as the result spells them.
 func resolveKey(key []string, columns []protocol.Column) ([]string, error) {
@@ -49,7 +56,7 @@ func (e *execution) sendParts(ctx context.Context, key []string) (*protocol.Answ
 		return nil, err
 	}
 	c := &cutter{execution: e}
-	if err := c.cut(ctx, rowsTable, "*", true); err != nil {
+	if err := c.cut(ctx, rowsTable, "*", key, true); err != nil {
 		return nil, err
 	}
 	return c.answer(key), nil
@@ -65,49 +72,189 @@ type cutter struct {
 
 // cut sends the columns in list of a table, in the order of its rows. always
 // asks for a part even if there are no rows.
-func (c *cutter) cut(ctx context.Context, from, list string, always bool) error {
+func (c *cutter) cut(ctx context.Context, from, list string, key []string, always bool) error {
+	columns, err := c.db.describeQuery(ctx, "SELECT "+list+" FROM "+from)
+	if err != nil {
+		return err
+	}
 	var total int64
 	if err := c.db.conn.QueryRowContext(ctx, "SELECT count(*) FROM "+from).Scan(&total); err != nil {
 		return err
 	}
-	parts := (total + c.partRows - 1) / c.partRows
-	if always {
-		parts = max(parts, 1)
+	hashed := key
+	if len(hashed) == 0 {
+		hashed = columnNames(columns)
 	}
-	for i := range parts {
-		name := fmt.Sprintf("part-%06d.parquet", c.sent)
-		path := filepath.Join(c.dir, name)
-		slice := fmt.Sprintf("SELECT %s FROM %s WHERE rowid >= %d AND rowid < %d", list, from, i*c.partRows, (i+1)*c.partRows)
-		rows, err := c.db.copyTo(ctx, slice, path, partOptions)
-		if err != nil {
-			return err
+	chunks, err := c.chunks(ctx, from, "rowid", hashed, columns)
+	if err != nil {
+		return err
+	}
+	ends := chunks.finish(total)
+	if len(ends) == 0 && always {
+		ends = []int64{0}
+	}
+	if err := c.send(ctx, from, list, columns, ends); err != nil {
+		return err
+	}
+	c.rows += total
+	return nil
+}
+
+// part is one part on its way from the table to the answer.
+type part struct {
+	name, path string
+	columns    []protocol.Column // as a reader of the file sees them
+	rows       int64
+	stats      []protocol.ColumnStats
+}
+
+// send writes parts on as many connections as there are threads, since one part
+// keeps one thread busy, and sends them in order.
+func (c *cutter) send(ctx context.Context, from, list string, columns []protocol.Column, ends []int64) error {
+	ctx, stop := context.WithCancel(ctx)
+	g, ctx := errgroup.WithContext(ctx)
+	// On every way out: nobody may use a connection when this returns.
+	defer func() {
+		stop()
+		_ = g.Wait()
+	}()
+	// Room for one part each that is done before its turn comes.
+	queue := make(chan chan part, len(c.db.writers))
+	free := make(chan *sql.Conn, len(c.db.writers))
+	for _, conn := range c.db.writers {
+		free <- conn
+	}
+	first := c.sent
+	g.Go(func() error {
+		defer close(queue)
+		start := int64(0)
+		for i, end := range ends {
+			done := make(chan part, 1)
+			var conn *sql.Conn
+			select {
+			case conn = <-free:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			name := fmt.Sprintf("part-%06d.parquet", first+i)
+			from := source{from, list, start, end}
+			g.Go(func() error {
+				p, err := c.write(ctx, conn, name, from, columns)
+				if err != nil {
+					return err
+				}
+				free <- conn
+				done <- p
+				return nil
+			})
+			select {
+			case queue <- done:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			start = end
 		}
-		if want := min(c.partRows, total-i*c.partRows); rows != want {
-			return fmt.Errorf("part %d has %d rows, want %d", i, rows, want)
+		return nil
+	})
+	noted := 0
+	for done := range queue {
+		var p part
+		select {
+		case p = <-done:
+		case <-ctx.Done():
+			return g.Wait()
 		}
 		if c.snapshot.Columns == nil {
-			// What a reader of the file sees, whatever the query's types were.
-			if c.snapshot.Columns, err = c.db.describeQuery(ctx, "SELECT * FROM "+parquet(path)); err != nil {
-				return err
-			}
+			c.snapshot.Columns = p.columns
 		}
-		// From the file too: a filter on bounds must hold for what readers read.
-		stats, err := c.db.stats(ctx, parquet(path), c.snapshot.Columns)
-		if err != nil {
-			return err
-		}
-		if err := c.sendFile(name, path); err != nil {
+		if err := c.sendFile(p.name, p.path); err != nil {
 			return err
 		}
 		c.sent++
-		c.snapshot.Parts = append(c.snapshot.Parts, protocol.Part{File: name, Rows: rows, Stats: stats})
-		if parts > 1 {
-			if err := c.note("part %d of %d", i+1, parts); err != nil {
+		c.snapshot.Parts = append(c.snapshot.Parts, protocol.Part{File: p.name, Rows: p.rows, Stats: p.stats})
+		if tenth := 10 * (c.sent - first) / len(ends); len(ends) > 1 && tenth > noted {
+			noted = tenth
+			if err := c.note("part %d of %d", c.sent-first, len(ends)); err != nil {
 				return err
 			}
 		}
 	}
-	c.rows += total
+	return g.Wait()
+}
+
+// source is a range of rows of a table.
+type source struct {
+	table, list string
+	start, end  int64
+}
+
+func (s source) query(list string) string {
+	return fmt.Sprintf("SELECT %s FROM %s WHERE rowid >= %d AND rowid < %d", list, s.table, s.start, s.end)
+}
+
+// write makes one part and looks at it as any reader would.
+func (c *cutter) write(ctx context.Context, conn *sql.Conn, name string, from source, columns []protocol.Column) (part, error) {
+	db := &database{conn: conn}
+	p := part{name: name, path: filepath.Join(c.dir, name)}
+	options := partOptions
+	if plain, err := db.hasNegativeZero(ctx, from, columns); err != nil {
+		return part{}, err
+	} else if plain {
+		options = plainOptions
+	}
+	var err error
+	if p.rows, err = db.copyTo(ctx, from.query(from.list), p.path, options); err != nil {
+		return part{}, err
+	}
+	if want := from.end - from.start; p.rows != want {
+		return part{}, fmt.Errorf("%s has %d rows, want %d", name, p.rows, want)
+	}
+	// What a reader of the file sees, whatever the query's types were.
+	if p.columns, err = db.describeQuery(ctx, "SELECT * FROM "+parquet(p.path)); err != nil {
+		return part{}, err
+	}
+	if err := db.checkExact(ctx, from, parquet(p.path), columns); err != nil {
+		return part{}, err
+	}
+	// From the file too: a filter on bounds must hold for what readers read.
+	p.stats, err = db.stats(ctx, parquet(p.path), p.columns)
+	return p, err
+}
+
+// hasNegativeZero tells whether a column with floats holds -0.0 somewhere.
+func (db *database) hasNegativeZero(ctx context.Context, from source, columns []protocol.Column) (found bool, err error) {
+	var floats []string
+	for _, c := range columns {
+		if isFloat(c.Type) {
+			floats = append(floats, c.Name)
+		}
+	}
+	if len(floats) == 0 {
+		return false, nil
+	}
+	list := identifiers(floats)
+	query := "SELECT coalesce(bool_or(differ), false) FROM (" + from.query(fmt.Sprintf("%s(%s) <> %s(%s) AS differ", rowhash.Hash, list, rowhash.Exact, list)) + ")"
+	err = db.conn.QueryRowContext(ctx, query).Scan(&found)
+	return found, err
+}
+
+// checkExact refuses what Parquet changed on the way: an interval has milliseconds
+// there, and a time with a zone loses it.
+func (db *database) checkExact(ctx context.Context, from source, file string, columns []protocol.Column) error {
+	for _, c := range columns {
+		t := unquotedPart(c.Type)
+		if !strings.Contains(t, "INTERVAL") && !strings.Contains(t, "TIME WITH TIME ZONE") {
+			continue
+		}
+		hash := fmt.Sprintf("sum(CAST(%s(%s) AS HUGEINT))", rowhash.Exact, identifier(c.Name))
+		var equal bool
+		if err := db.conn.QueryRowContext(ctx, "SELECT ("+from.query(hash)+") IS NOT DISTINCT FROM (SELECT "+hash+" FROM "+file+")").Scan(&equal); err != nil {
+			return err
+		}
+		if !equal {
+			return dataError("column %q is %s and has values that Parquet would change (an INTERVAL there has whole milliseconds and is less than 50 days besides its months and days, a time has no zone but UTC): CAST it to VARCHAR", c.Name, shorten(c.Type, 100))
+		}
+	}
 	return nil
 }
 

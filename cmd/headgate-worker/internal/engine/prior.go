@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -16,8 +17,9 @@ const (
 
 // Tables that exist while a result is combined with its prior.
 const (
-	combinedTable   = "rows to combine" // becomes rowsTable, so it is named without its schema
-	remainingTable  = `temp.main."rows that remain"`
+	combinedName    = "rows to combine" // becomes rowsName
+	combinedTable   = `memory.main."` + combinedName + `"`
+	remainingTable  = `memory.main."rows that remain"`
 	partitionsTable = `temp.main."partitions of the result"`
 )
 
@@ -70,28 +72,21 @@ func (e *execution) combineKeyed(ctx context.Context, key, terms []string) (*pro
 	}
 	list := identifiers(columnNames(prior.Columns))
 	all := "SELECT " + list + " FROM " + rowsTable
-	if rest := prior.Files[keep:]; len(rest) > 0 {
+	if rest := prior.Files[len(keep):]; len(rest) > 0 {
 		all += "\nUNION ALL\nSELECT " + list + " FROM " + parquet(rest...) + " AS prior WHERE NOT " + overwritten(terms)
 	}
-	for _, s := range []string{
-		fmt.Sprintf("CREATE TEMP TABLE %s AS SELECT * FROM (%s) ORDER BY %s", identifier(combinedTable), all,
-			canonicalOrder(inKeyOrder(key, prior.Columns))),
-		"DROP TABLE " + rowsTable,
-		"ALTER TABLE " + identifier(combinedTable) + " RENAME TO " + identifier(rowsName),
-	} {
-		if err := e.db.exec(ctx, s); err != nil {
-			return nil, fileError(err)
-		}
+	if err := e.replaceRows(ctx, fmt.Sprintf("SELECT * FROM (%s) ORDER BY %s", all, canonicalOrder(inKeyOrder(key, prior.Columns)))); err != nil {
+		return nil, err
 	}
 	if err := e.checkKey(ctx, key); err != nil {
 		return nil, err
 	}
 	c := &cutter{execution: e}
-	for _, file := range prior.Files[:keep] {
-		c.snapshot.Parts = append(c.snapshot.Parts, protocol.Part{File: file})
-		c.rows += e.partRows
+	for _, p := range keep {
+		c.snapshot.Parts = append(c.snapshot.Parts, protocol.Part{File: p.file})
+		c.rows += p.rows
 	}
-	if err := c.cut(ctx, rowsTable, "*", keep == 0); err != nil {
+	if err := c.cut(ctx, rowsTable, "*", key, len(keep) == 0); err != nil {
 		return nil, err
 	}
 	if c.snapshot.Columns == nil {
@@ -103,14 +98,35 @@ func (e *execution) combineKeyed(ctx context.Context, key, terms []string) (*pro
 	return c.answer(key), nil
 }
 
-// leadingParts counts the prior's first parts that would come out of a cut of
-// the whole table as they are: full, in the key's order, without a row that is
-// overwritten, and with all keys before those of every other part and of the
-// result. It reads the key's columns only, and trusts no order that it did not see.
-func (e *execution) leadingParts(ctx context.Context, key, terms []string) (int, error) {
+// replaceRows puts the rows of a query in the place of rowsTable, which it may read.
+func (e *execution) replaceRows(ctx context.Context, query string) error {
+	for _, s := range []string{
+		"CREATE TABLE " + combinedTable + " AS " + query,
+		"DROP TABLE " + rowsTable,
+		"ALTER TABLE " + combinedTable + " RENAME TO " + identifier(rowsName),
+	} {
+		if err := e.db.exec(ctx, s); err != nil {
+			return fileError(err)
+		}
+	}
+	return nil
+}
+
+// keptPart is a part of the prior that stays as it is.
+type keptPart struct {
+	file string
+	rows int64
+}
+
+// leadingParts returns the prior's first parts that would come out of a cut of
+// the whole table as they are: ending where their rows say, in the key's order,
+// without a row that is overwritten, and with all keys before those of every other
+// part and of the result. It reads no more columns than it must, and trusts no
+// order and no cut that it did not see.
+func (e *execution) leadingParts(ctx context.Context, key, terms []string) ([]keptPart, error) {
 	files := e.order.Prior.Files
 	if len(files) == 0 {
-		return 0, nil
+		return nil, nil
 	}
 	const fileColumn = "file of the part"
 	columns, nulls := make([]string, len(key)), make([]string, len(key))
@@ -131,37 +147,68 @@ WITH seen AS (
 ), places AS (
 	SELECT unnest(%[4]s) AS file, generate_subscripts(%[4]s, 1) AS place
 )
-SELECT coalesce(n = %[6]d AND NOT coalesce(odd, false)
+SELECT coalesce(n, 0), coalesce(NOT coalesce(odd, false)
 	AND coalesce(high < min(low) OVER (ORDER BY place ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING), true)
-	AND coalesce(high < (SELECT min(ROW(%[7]s)) FROM %[8]s), true), false)
+	AND coalesce(high < (SELECT min(ROW(%[6]s)) FROM %[7]s), true), false)
 FROM places LEFT JOIN parts USING (file) ORDER BY place`,
 		identifier(fileColumn), strings.Join(columns, ", "), strings.Join(append(nulls, overwritten(terms)), " OR "),
-		literalList(files), literal(fileColumn), e.partRows, strings.Join(result, ", "), rowsTable)
+		literalList(files), literal(fileColumn), strings.Join(result, ", "), rowsTable)
 	rows, err := e.db.conn.QueryContext(ctx, query)
 	if err != nil {
-		return 0, fileError(err)
+		return nil, fileError(err)
 	}
 	defer rows.Close()
-	keep, leading := 0, true
+	var kept []keptPart
 	for rows.Next() {
+		p := keptPart{file: files[len(kept)]}
 		var stays bool
-		if err := rows.Scan(&stays); err != nil {
-			return 0, err
+		if err := rows.Scan(&p.rows, &stays); err != nil {
+			return nil, err
 		}
-		if leading = leading && stays; leading {
-			keep++
+		if !stays {
+			break
+		}
+		kept = append(kept, p)
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil || len(kept) == 0 {
+		return nil, err
+	}
+	// Where a part ends depends on the rows up to there only, so the rest need not
+	// be known to tell which of these ends are right.
+	leading := make([]string, len(kept))
+	for i, p := range kept {
+		leading[i] = p.file
+	}
+	c, err := e.chunks(ctx, parquet(leading...), "row_number() OVER () - 1", key, e.order.Prior.Columns)
+	if err != nil {
+		return nil, fileError(err)
+	}
+	end := int64(0)
+	for i, p := range kept {
+		if end += p.rows; i >= len(c.ends) || c.ends[i] != end {
+			return kept[:i], nil
 		}
 	}
-	return keep, rows.Err()
+	return kept, nil
 }
 
 // combineParts leaves the prior's parts as they are, but for those that have
 // rows of a partition that the result overwrites, and puts the result after them.
+// What is appended goes on in the last part, which ended with the table and not
+// where its rows say: so many small appends do not make many small parts.
 func (e *execution) combineParts(ctx context.Context, terms []string) (*protocol.Answer, error) {
 	c := &cutter{execution: e}
 	c.snapshot.Columns = append(c.snapshot.Columns, e.order.Prior.Columns...)
 	list := identifiers(columnNames(e.order.Prior.Columns))
-	for _, file := range e.order.Prior.Files {
+	files := e.order.Prior.Files
+	if e.order.Strategy == strategyAppend && len(files) > 0 {
+		last := files[len(files)-1]
+		files = files[:len(files)-1]
+		if err := e.replaceRows(ctx, "SELECT "+list+" FROM "+parquet(last)+"\nUNION ALL\nSELECT "+list+" FROM "+rowsTable); err != nil {
+			return nil, err
+		}
+	}
+	for _, file := range files {
 		var rows, gone int64
 		count := "SELECT count(*), count(*) FILTER (WHERE hit) FROM (SELECT " + overwritten(terms) + " AS hit FROM " + parquet(file) + " AS prior)"
 		if err := e.db.conn.QueryRowContext(ctx, count).Scan(&rows, &gone); err != nil {
@@ -176,17 +223,17 @@ func (e *execution) combineParts(ctx context.Context, terms []string) (*protocol
 			continue
 		}
 		// The join that leaves rows out promises no order, so the file's is kept by number.
-		remain := "CREATE OR REPLACE TEMP TABLE " + remainingTable + " AS SELECT " + list + " FROM (SELECT *, row_number() OVER () AS \"row of the part\" FROM " +
+		remain := "CREATE OR REPLACE TABLE " + remainingTable + " AS SELECT " + list + " FROM (SELECT *, row_number() OVER () AS \"row of the part\" FROM " +
 			parquet(file) + ") AS prior WHERE NOT " + overwritten(terms) + ` ORDER BY prior."row of the part"`
 		if err := e.db.exec(ctx, remain); err != nil {
 			return nil, fileError(err)
 		}
-		if err := c.cut(ctx, remainingTable, "*", false); err != nil {
+		if err := c.cut(ctx, remainingTable, "*", nil, false); err != nil {
 			return nil, err
 		}
 	}
 	// Without rows there is nothing to add to a table that has parts.
-	if err := c.cut(ctx, rowsTable, list, len(e.order.Prior.Files) == 0 && e.order.Strategy != strategyAppend); err != nil {
+	if err := c.cut(ctx, rowsTable, list, nil, len(files) == 0); err != nil {
 		return nil, err
 	}
 	for _, p := range c.snapshot.Parts {
