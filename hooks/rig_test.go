@@ -114,6 +114,9 @@ func (s *scripted) Run(ctx context.Context, job sandbox.Job) (*sandbox.Report, e
 		}
 		defer os.RemoveAll(dir)
 		for i, in := range job.Inputs {
+			if strings.HasPrefix(in.Path, "prior/") {
+				continue // what a result is added to is no part of the result
+			}
 			path := filepath.Join(dir, fmt.Sprint(i))
 			if err := in.Link(path); err != nil {
 				return nil, err
@@ -128,7 +131,12 @@ func (s *scripted) Run(ctx context.Context, job sandbox.Job) (*sandbox.Report, e
 		if err := job.Files("part-0", int64(len(part)), bytes.NewReader(part)); err != nil {
 			return nil, err
 		}
-		a.Snapshot = s.oneColumn("part-0")
+		// Rows that are added follow the prior's, whose parts stay as they are.
+		var parts []string
+		if o.Prior != nil && o.Strategy == "APPEND" {
+			parts = append(parts, o.Prior.Files...)
+		}
+		a.Snapshot = s.oneColumn(append(parts, "part-0")...)
 	case protocol.OpDescribe:
 		a.Snapshot = s.oneColumn(o.Inputs[0].Files...)
 	case protocol.OpVerify:

@@ -80,7 +80,7 @@ func (c *importCmd) Run(ctx context.Context, std streams) error {
 			fmt.Fprintf(std.err, "  %s\n", visible(text))
 		}
 	}
-	snap, parts, err := c.cut(ctx, files, format, c.Key, stage, note)
+	snap, parts, err := c.cut(ctx, cutting{files: files, format: format, key: c.Key}, stage, note)
 	if err != nil {
 		return err
 	}
@@ -191,16 +191,30 @@ func (c *importCmd) existing(ctx context.Context, lake *checkout, rel string) (*
 	return old, nil
 }
 
+// cutting is one order to the worker that cuts files into parts.
+type cutting struct {
+	files  []string
+	format string
+	key    []string
+	// What the rows are added to: the parts of it that the worker must see, and
+	// what is known of each by its path.
+	prior *protocol.Table
+	known map[string]table.Part
+}
+
 // cut has the worker write the files' rows as parts into stage. parts maps a
 // part's name to its path.
-func (c *importCmd) cut(ctx context.Context, files []string, format string, key []string, stage string, note func(string)) (*table.Snapshot, map[string]string, error) {
+func (c *importCmd) cut(ctx context.Context, w cutting, stage string, note func(string)) (*table.Snapshot, map[string]string, error) {
 	dir, err := os.MkdirTemp(stage, "cut-")
 	if err != nil {
 		return nil, nil, err
 	}
 	order := &protocol.Order{
-		Op: protocol.OpCut, Files: files, FileFormat: format, Key: key,
-		KeepOrder: len(key) == 0, // without a key the order of the rows is the user's
+		Op: protocol.OpCut, Files: w.files, FileFormat: w.format, Key: w.key,
+		KeepOrder: len(w.key) == 0, // without a key the order of the rows is the user's
+	}
+	if w.prior != nil {
+		order.Prior, order.Strategy = w.prior, "APPEND"
 	}
 	answer, err := c.runWorker(ctx, order, func(name string, size int64, r io.Reader) error {
 		f, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
@@ -216,17 +230,21 @@ func (c *importCmd) cut(ctx context.Context, files []string, format string, key 
 	if answer.Snapshot == nil {
 		return nil, nil, errors.New("the worker gave no snapshot")
 	}
-	return nameParts(answer.Snapshot, key, dir)
+	return nameParts(answer.Snapshot, w, dir)
 }
 
 // nameParts makes the table's own description of what the worker wrote into dir.
-func nameParts(found *protocol.Snapshot, key []string, dir string) (*table.Snapshot, map[string]string, error) {
-	snap := &table.Snapshot{Format: table.Format, Key: key}
+func nameParts(found *protocol.Snapshot, w cutting, dir string) (*table.Snapshot, map[string]string, error) {
+	snap := &table.Snapshot{Format: table.Format, Key: w.key}
 	for _, col := range found.Columns {
 		snap.Columns = append(snap.Columns, table.Column{Name: col.Name, Type: col.Type, Nullable: col.Nullable})
 	}
 	parts := make(map[string]string, len(found.Parts))
 	for _, p := range found.Parts {
+		if known, ok := w.known[p.File]; ok {
+			snap.Parts = append(snap.Parts, known)
+			continue
+		}
 		path := filepath.Join(dir, filepath.Base(p.File))
 		oid, size, err := blobOID(path)
 		if err != nil {
@@ -242,28 +260,49 @@ func nameParts(found *protocol.Snapshot, key []string, dir string) (*table.Snaps
 	return snap, parts, nil
 }
 
-// extend puts the new rows behind the old ones. Without a key, equal columns make
-// that a longer list of parts; else all rows are cut again, which also says
-// clearly where columns do not fit and which keys come twice.
+// extend puts the new rows, which are cut already, into the old table: behind it,
+// or where their keys belong. Parts that stay as they are cost nothing. Where
+// columns differ all rows are cut again, which widens numbers and says clearly
+// what does not fit.
 func (c *importCmd) extend(ctx context.Context, lake *checkout, old *localTable, snap *table.Snapshot, parts map[string]string, stage string, note func(string)) (*table.Snapshot, map[string]string, error) {
 	was, err := lake.snapshot(ctx, old)
 	if err != nil {
 		return nil, nil, err
 	}
-	if was != nil && len(c.Key) == 0 && len(was.Key) == 0 && slices.Equal(was.Columns, snap.Columns) {
-		snap.Parts = append(slices.Clone(was.Parts), snap.Parts...)
-		return snap, parts, nil
-	}
 	in, err := lake.input(ctx, c.workerFlag, old, stage)
 	if err != nil {
 		return nil, nil, err
 	}
-	all := slices.Clone(in.Files)
+	var added []string
 	for _, p := range snap.Parts {
-		all = append(all, parts[p.File])
+		added = append(added, parts[p.File])
 	}
-	return c.cut(ctx, all, "parquet", c.Key, stage, note)
+	if was == nil || !slices.Equal(was.Key, c.Key) || !slices.EqualFunc(was.Columns, snap.Columns, sameColumn) {
+		return c.cut(ctx, cutting{files: append(slices.Clone(in.Files), added...), format: "parquet", key: c.Key}, stage, note)
+	}
+	unread := 0
+	if len(c.Key) == 0 {
+		unread = max(len(in.Files)-1, 0) // rows go on in the last part
+	}
+	w := cutting{files: added, format: "parquet", key: c.Key, known: make(map[string]table.Part, len(in.Files))}
+	for i, path := range in.Files[unread:] {
+		w.known[path] = was.Parts[unread+i]
+	}
+	in.Files = in.Files[unread:]
+	w.prior = &in
+	next, parts, err := c.cut(ctx, w, stage, note)
+	if err != nil {
+		return nil, nil, err
+	}
+	next.Parts = append(slices.Clone(was.Parts[:unread]), next.Parts...)
+	next.Columns = slices.Clone(was.Columns)
+	for i := range next.Columns {
+		next.Columns[i].Nullable = was.Columns[i].Nullable || snap.Columns[i].Nullable
+	}
+	return next, parts, nil
 }
+
+func sameColumn(a, b table.Column) bool { return a.Name == b.Name && a.Type == b.Type }
 
 // install puts a snapshot into the table's directory. The new table.json is what
 // makes it the table: until it is renamed into place the old table stands whole,
