@@ -132,6 +132,10 @@ bench: build venv need-git need-ssh ## push-to-published and no-op push, medians
 bench-functions: build venv ## what a sandbox costs: starts, throughput, queries inside against outside. ONLY=words picks some
 	HEADGATE_PYTHON=$(CURDIR)/$(PYTHON) go run ./test/bench/functions -cache $(CURDIR)/$(CACHE)/bench -rounds $(or $(ROUNDS),15) $(if $(ONLY),-only '$(ONLY)') $(if $(JSON),-json $(JSON))
 
+.PHONY: bench-tables
+bench-tables: build venv need-git ## what snapshots and edits of them cost, and the rate of imports. DATA=file.parquet, ROWS=3000000
+	HEADGATE_PYTHON=$(CURDIR)/$(PYTHON) go run ./test/bench/tables -cache $(CURDIR)/$(CACHE)/bench -rounds $(or $(ROUNDS),5) -rows $(or $(ROWS),3000000) $(if $(DATA),-data '$(abspath $(DATA))') $(if $(JSON),-json $(JSON))
+
 .PHONY: bench-transport
 bench-transport: build need-git need-ssh need-ssh-keygen ## clones, pushes and refs beside stock git: SIZE=256MiB SINGLE=4*SIZE ROUNDS=3 ONLY=words JSON=file DEFAULT=1 (slow)
 	go run ./test/bench/transport -cache $(CURDIR)/$(CACHE)/bench -size $(or $(SIZE),256MiB) $(if $(SINGLE),-single $(SINGLE)) -rounds $(or $(ROUNDS),3) \

@@ -18,7 +18,7 @@ import (
 // has the rule for strangers, decision 024 the figures behind the numbers.
 const (
 	// targetWeight is the number of ordinary rows that parts are cut around.
-	targetWeight = 16 << 10
+	targetWeight = 12 << 10
 	// rowWeight is how many bytes of a row count as one ordinary row: wide rows make
 	// parts of fewer rows. Most tables have no row that counts twice.
 	rowWeight = 2 << 10
@@ -121,13 +121,12 @@ func (e *execution) chunks(ctx context.Context, source, number string, hashed []
 // weightOf returns the SQL of a row's weight: 1, where no row of these columns
 // can weigh more, so that nobody looks at them.
 func weightOf(columns []protocol.Column) string {
-	const most = 24 // bytes that rowhash.Bytes gives for a value of a fixed size
+	const most = 16 // bytes that rowhash.Bytes gives for a value of a fixed size
+	fixed := most*len(columns) < rowWeight
 	for _, c := range columns {
-		if !isFixed(c.Type) {
-			return fmt.Sprintf("CAST(1 + %s(%s) // %d AS BIGINT)", rowhash.Bytes, identifiers(columnNames(columns)), rowWeight)
-		}
+		fixed = fixed && isFixed(c.Type)
 	}
-	if most*len(columns) < rowWeight {
+	if fixed {
 		return "CAST(1 AS BIGINT)"
 	}
 	return fmt.Sprintf("CAST(1 + %s(%s) // %d AS BIGINT)", rowhash.Bytes, identifiers(columnNames(columns)), rowWeight)

@@ -25,7 +25,8 @@ const (
 // has one row group: DuckDB sizes the row groups of a file by how rows reach it, so
 // with more than one the bytes would depend on threads and on the layout of the sources.
 const (
-	partOptions = "FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 1048576"
+	// Level 1: a higher one takes longer to set up for so few rows than it has them to compress.
+	partOptions = "FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 1048576"
 	// plainOptions are of a part with -0.0: DuckDB's dictionaries hold one of the
 	// values that SQL calls equal, whichever comes first.
 	plainOptions = partOptions + ", DICTIONARY_SIZE_LIMIT 1"
@@ -108,6 +109,46 @@ type part struct {
 	stats      []protocol.ColumnStats
 }
 
+// batchParts is how many parts one connection makes at a time: what is asked of the
+// table is then asked once for all of them, which costs as much as asking for one.
+const batchParts = 8
+
+// batch is a range of a table's rows, and where its parts end in there.
+type batch struct {
+	table, list string
+	first       int // number of its first part
+	start       int64
+	ends        []int64
+	parts       chan part // with room for all of them
+}
+
+// rows selects from the rows of parts i up to j.
+func (b *batch) rows(list string, i, j int) string {
+	start := b.start
+	if i > 0 {
+		start = b.ends[i-1]
+	}
+	return fmt.Sprintf("SELECT %s FROM %s WHERE rowid >= %d AND rowid < %d", list, b.table, start, b.ends[j-1])
+}
+
+// size returns the number of rows of part i.
+func (b *batch) size(i int) int64 {
+	if i == 0 {
+		return b.ends[0] - b.start
+	}
+	return b.ends[i] - b.ends[i-1]
+}
+
+// grouped selects all rows, with the number of each one's part in groupColumn.
+func (b *batch) grouped(list string) string {
+	var number strings.Builder
+	number.WriteString("CASE")
+	for i, end := range b.ends {
+		fmt.Fprintf(&number, " WHEN rowid < %d THEN %d", end, i)
+	}
+	return b.rows(number.String()+" END AS "+groupColumn+", "+list, 0, len(b.ends))
+}
+
 // send writes parts on as many connections as there are threads, since one part
 // keeps one thread busy, and sends them in order.
 func (c *cutter) send(ctx context.Context, from, list string, columns []protocol.Column, ends []int64) error {
@@ -118,111 +159,114 @@ func (c *cutter) send(ctx context.Context, from, list string, columns []protocol
 		stop()
 		_ = g.Wait()
 	}()
-	// Room for one part each that is done before its turn comes.
-	queue := make(chan chan part, len(c.db.writers))
+	queue := make(chan *batch)
 	free := make(chan *sql.Conn, len(c.db.writers))
 	for _, conn := range c.db.writers {
 		free <- conn
 	}
-	first := c.sent
 	g.Go(func() error {
 		defer close(queue)
-		start := int64(0)
-		for i, end := range ends {
-			done := make(chan part, 1)
+		b := &batch{table: from, list: list, first: c.sent}
+		for rest := ends; len(rest) > 0; {
+			n := min(batchParts, len(rest))
+			b.ends, rest = rest[:n], rest[n:]
+			b.parts = make(chan part, n)
 			var conn *sql.Conn
 			select {
 			case conn = <-free:
 			case <-ctx.Done():
 				return ctx.Err()
 			}
-			name := fmt.Sprintf("part-%06d.parquet", first+i)
-			from := source{from, list, start, end}
+			now := *b
 			g.Go(func() error {
-				p, err := c.write(ctx, conn, name, from, columns)
-				if err != nil {
+				if err := c.write(ctx, conn, &now, columns); err != nil {
 					return err
 				}
 				free <- conn
-				done <- p
 				return nil
 			})
 			select {
-			case queue <- done:
+			case queue <- &now:
 			case <-ctx.Done():
 				return ctx.Err()
 			}
-			start = end
+			b.first, b.start = b.first+n, b.ends[n-1]
 		}
 		return nil
 	})
-	noted := 0
-	for done := range queue {
-		var p part
-		select {
-		case p = <-done:
-		case <-ctx.Done():
-			return g.Wait()
-		}
-		if c.snapshot.Columns == nil {
-			c.snapshot.Columns = p.columns
-		}
-		if err := c.sendFile(p.name, p.path); err != nil {
-			return err
-		}
-		c.sent++
-		c.snapshot.Parts = append(c.snapshot.Parts, protocol.Part{File: p.name, Rows: p.rows, Stats: p.stats})
-		if tenth := 10 * (c.sent - first) / len(ends); len(ends) > 1 && tenth > noted {
-			noted = tenth
-			if err := c.note("part %d of %d", c.sent-first, len(ends)); err != nil {
+	sent, noted := 0, 0
+	for b := range queue {
+		for range b.ends {
+			var p part
+			select {
+			case p = <-b.parts:
+			case <-ctx.Done():
+				return g.Wait()
+			}
+			if c.snapshot.Columns == nil {
+				c.snapshot.Columns = p.columns
+			}
+			if err := c.sendFile(p.name, p.path); err != nil {
 				return err
+			}
+			sent++
+			c.snapshot.Parts = append(c.snapshot.Parts, protocol.Part{File: p.name, Rows: p.rows, Stats: p.stats})
+			if tenth := 10 * sent / len(ends); len(ends) > 1 && tenth > noted {
+				noted = tenth
+				if err := c.note("part %d of %d", sent, len(ends)); err != nil {
+					return err
+				}
 			}
 		}
 	}
+	c.sent += sent
 	return g.Wait()
 }
 
-// source is a range of rows of a table.
-type source struct {
-	table, list string
-	start, end  int64
-}
-
-func (s source) query(list string) string {
-	return fmt.Sprintf("SELECT %s FROM %s WHERE rowid >= %d AND rowid < %d", list, s.table, s.start, s.end)
-}
-
-// write makes one part and looks at it as any reader would.
-func (c *cutter) write(ctx context.Context, conn *sql.Conn, name string, from source, columns []protocol.Column) (part, error) {
+// write makes the parts of a batch.
+func (c *cutter) write(ctx context.Context, conn *sql.Conn, b *batch, columns []protocol.Column) error {
 	db := &database{conn: conn}
-	p := part{name: name, path: filepath.Join(c.dir, name)}
-	options := partOptions
-	if plain, err := db.hasNegativeZero(ctx, from, columns); err != nil {
-		return part{}, err
-	} else if plain {
-		options = plainOptions
+	negative, err := db.negativeZeros(ctx, b, columns)
+	if err != nil {
+		return err
 	}
-	var err error
-	if p.rows, err = db.copyTo(ctx, from.query(from.list), p.path, options); err != nil {
-		return part{}, err
+	var stats [][]protocol.ColumnStats
+	var seen []protocol.Column
+	for i := range b.ends {
+		p := part{name: fmt.Sprintf("part-%06d.parquet", b.first+i)}
+		p.path = filepath.Join(c.dir, p.name)
+		options := partOptions
+		if negative[i] {
+			options = plainOptions
+		}
+		if p.rows, err = db.copyTo(ctx, b.rows(b.list, i, i+1), p.path, options); err != nil {
+			return err
+		}
+		if want := b.size(i); p.rows != want {
+			return fmt.Errorf("%s has %d rows, want %d", p.name, p.rows, want)
+		}
+		if err := db.checkExact(ctx, b.rows("*", i, i+1), parquet(p.path), columns); err != nil {
+			return err
+		}
+		if i == 0 {
+			// What a reader of the file sees, whatever the query's types were. It sees
+			// the table's values too: what Parquet would change is refused.
+			if seen, err = db.describeQuery(ctx, "SELECT * FROM "+parquet(p.path)); err != nil {
+				return err
+			}
+			if stats, err = db.groupedStats(ctx, "("+b.grouped(b.list)+")", seen, len(b.ends)); err != nil {
+				return err
+			}
+		}
+		p.columns, p.stats = seen, stats[i]
+		b.parts <- p
 	}
-	if want := from.end - from.start; p.rows != want {
-		return part{}, fmt.Errorf("%s has %d rows, want %d", name, p.rows, want)
-	}
-	// What a reader of the file sees, whatever the query's types were.
-	if p.columns, err = db.describeQuery(ctx, "SELECT * FROM "+parquet(p.path)); err != nil {
-		return part{}, err
-	}
-	if err := db.checkExact(ctx, from, parquet(p.path), columns); err != nil {
-		return part{}, err
-	}
-	// From the file too: a filter on bounds must hold for what readers read.
-	p.stats, err = db.stats(ctx, parquet(p.path), p.columns)
-	return p, err
+	return nil
 }
 
-// hasNegativeZero tells whether a column with floats holds -0.0 somewhere.
-func (db *database) hasNegativeZero(ctx context.Context, from source, columns []protocol.Column) (found bool, err error) {
+// negativeZeros tells which parts hold a -0.0 in some column.
+func (db *database) negativeZeros(ctx context.Context, b *batch, columns []protocol.Column) ([]bool, error) {
+	found := make([]bool, len(b.ends))
 	var floats []string
 	for _, c := range columns {
 		if isFloat(c.Type) {
@@ -230,17 +274,27 @@ func (db *database) hasNegativeZero(ctx context.Context, from source, columns []
 		}
 	}
 	if len(floats) == 0 {
-		return false, nil
+		return found, nil
 	}
 	list := identifiers(floats)
-	query := "SELECT coalesce(bool_or(differ), false) FROM (" + from.query(fmt.Sprintf("%s(%s) <> %s(%s) AS differ", rowhash.Hash, list, rowhash.Exact, list)) + ")"
-	err = db.conn.QueryRowContext(ctx, query).Scan(&found)
-	return found, err
+	rows, err := db.conn.QueryContext(ctx, fmt.Sprintf("SELECT DISTINCT %s FROM (%s) WHERE %s(%s) <> %s(%s)", groupColumn, b.grouped(list), rowhash.Hash, list, rowhash.Exact, list))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var i int
+		if err := rows.Scan(&i); err != nil {
+			return nil, err
+		}
+		found[i] = true
+	}
+	return found, rows.Err()
 }
 
 // checkExact refuses what Parquet changed on the way: an interval has milliseconds
 // there, and a time with a zone loses it.
-func (db *database) checkExact(ctx context.Context, from source, file string, columns []protocol.Column) error {
+func (db *database) checkExact(ctx context.Context, rows, file string, columns []protocol.Column) error {
 	for _, c := range columns {
 		t := unquotedPart(c.Type)
 		if !strings.Contains(t, "INTERVAL") && !strings.Contains(t, "TIME WITH TIME ZONE") {
@@ -248,7 +302,7 @@ func (db *database) checkExact(ctx context.Context, from source, file string, co
 		}
 		hash := fmt.Sprintf("sum(CAST(%s(%s) AS HUGEINT))", rowhash.Exact, identifier(c.Name))
 		var equal bool
-		if err := db.conn.QueryRowContext(ctx, "SELECT ("+from.query(hash)+") IS NOT DISTINCT FROM (SELECT "+hash+" FROM "+file+")").Scan(&equal); err != nil {
+		if err := db.conn.QueryRowContext(ctx, "SELECT (SELECT "+hash+" FROM ("+rows+")) IS NOT DISTINCT FROM (SELECT "+hash+" FROM "+file+")").Scan(&equal); err != nil {
 			return err
 		}
 		if !equal {

@@ -23,24 +23,41 @@ const statColumns = 200
 
 // stats returns the statistics of a source's columns.
 func (db *database) stats(ctx context.Context, source string, columns []protocol.Column) ([]protocol.ColumnStats, error) {
-	var all []protocol.ColumnStats
-	for len(columns) > 0 {
-		some := columns[:min(len(columns), statColumns)]
-		columns = columns[len(some):]
-		stats, err := db.someStats(ctx, source, some)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, stats...)
+	all, err := db.groupedStats(ctx, "(SELECT 0 AS "+groupColumn+", * FROM "+source+")", columns, 1)
+	if err != nil {
+		return nil, err
 	}
-	return all, nil
+	return all[0], nil
 }
 
-func (db *database) someStats(ctx context.Context, source string, columns []protocol.Column) ([]protocol.ColumnStats, error) {
-	terms := make([]string, 0, 3*len(columns))
+// groupColumn numbers the groups of groupedStats. No table's column is called so:
+// its name would have no more than 255 bytes.
+var groupColumn = identifier("group" + strings.Repeat("_", 255))
+
+// groupedStats returns the statistics of each of n groups of a source's rows, which
+// groupColumn numbers. A group without rows has columns without bounds.
+func (db *database) groupedStats(ctx context.Context, source string, columns []protocol.Column, n int) ([][]protocol.ColumnStats, error) {
+	groups := make([][]protocol.ColumnStats, n)
+	for i := range groups {
+		groups[i] = make([]protocol.ColumnStats, len(columns))
+	}
+	for first := 0; first < len(columns); first += statColumns {
+		some := columns[first:min(first+statColumns, len(columns))]
+		if err := db.someStats(ctx, source, some, groups, first); err != nil {
+			return nil, err
+		}
+	}
+	return groups, nil
+}
+
+// someStats fills in the statistics of columns, which begin at first.
+func (db *database) someStats(ctx context.Context, source string, columns []protocol.Column, groups [][]protocol.ColumnStats, first int) error {
+	terms := make([]string, 0, 1+3*len(columns))
+	terms = append(terms, groupColumn)
 	nulls := make([]int64, len(columns))
 	bounds := make([][2]sql.NullString, len(columns))
-	var targets []any
+	var group int
+	targets := []any{&group}
 	for i, c := range columns {
 		id := identifier(c.Name)
 		terms = append(terms, "count(*) - count("+id+")")
@@ -51,23 +68,35 @@ func (db *database) someStats(ctx context.Context, source string, columns []prot
 		}
 		targets = append(targets, &nulls[i], &bounds[i][0], &bounds[i][1])
 	}
-	if err := db.conn.QueryRowContext(ctx, "SELECT "+strings.Join(terms, ", ")+" FROM "+source).Scan(targets...); err != nil {
-		return nil, err
+	rows, err := db.conn.QueryContext(ctx, "SELECT "+strings.Join(terms, ", ")+" FROM "+source+" GROUP BY "+groupColumn)
+	if err != nil {
+		return err
 	}
-	stats := make([]protocol.ColumnStats, len(columns))
-	for i, c := range columns {
-		stats[i].Nulls = nulls[i]
-		low, high := bounds[i][0], bounds[i][1]
-		if !low.Valid || !high.Valid {
-			continue
+	defer rows.Close()
+	for rows.Next() {
+		if err := rows.Scan(targets...); err != nil {
+			return err
 		}
-		minimum, maximum := jsonBound(c.Type, low.String), jsonBound(c.Type, high.String)
-		if len(minimum) > maxBound || len(maximum) > maxBound {
-			continue
+		if group < 0 || group >= len(groups) {
+			return fmt.Errorf("statistics of group %d of %d", group, len(groups))
 		}
-		stats[i].Min, stats[i].Max = minimum, maximum
+		for i, c := range columns {
+			groups[group][first+i] = statsOf(c.Type, nulls[i], bounds[i])
+		}
 	}
-	return stats, nil
+	return rows.Err()
+}
+
+func statsOf(t string, nulls int64, bounds [2]sql.NullString) protocol.ColumnStats {
+	stats := protocol.ColumnStats{Nulls: nulls}
+	if !bounds[0].Valid || !bounds[1].Valid {
+		return stats
+	}
+	minimum, maximum := jsonBound(t, bounds[0].String), jsonBound(t, bounds[1].String)
+	if len(minimum) <= maxBound && len(maximum) <= maxBound {
+		stats.Min, stats.Max = minimum, maximum
+	}
+	return stats
 }
 
 // hasBounds reports whether a minimum of the type says something to a reader.

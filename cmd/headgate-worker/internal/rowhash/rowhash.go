@@ -98,11 +98,7 @@ func headgate_row_exact(info, chunk, out unsafe.Pointer) { //nolint:revive // a 
 
 //export headgate_row_bytes
 func headgate_row_bytes(info, chunk, out unsafe.Pointer) { //nolint:revive // a C name
-	fold(info, chunk, out, 0, func(v *vector, rows []uint64) {
-		for i := range rows {
-			rows[i] += v.bytesOf(i)
-		}
-	})
+	fold(info, chunk, out, 0, func(v *vector, rows []uint64) { v.addBytesOf(rows) })
 }
 
 // fold fills out with start and has step go on with each column of the chunk.

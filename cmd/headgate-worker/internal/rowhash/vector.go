@@ -32,6 +32,13 @@ func add(h, word uint64) uint64 { return mix(h ^ word) }
 // filled up with zeros, then the length.
 func addBytes(h uint64, b []byte) uint64 {
 	n := uint64(len(b))
+	if n > 0 && n < 8 { // codes and short words, which most texts are
+		var w uint64
+		for i := len(b) - 1; i >= 0; i-- {
+			w = w<<8 | uint64(b[i])
+		}
+		return add(add(h, w), n)
+	}
 	for ; len(b) >= 8; b = b[8:] {
 		h = add(h, binary.LittleEndian.Uint64(b))
 	}
@@ -167,27 +174,49 @@ func at[T any](v *vector, i int) T {
 // -0.0 apart.
 func (v *vector) addAll(hashes []uint64, exact bool) {
 	// The kinds that most columns are of, without a decision for each row.
-	if v.validity == nil {
-		switch v.kind {
-		case int32s:
-			addColumn[int32](v, hashes)
-			return
-		case int64s:
-			addColumn[int64](v, hashes)
-			return
-		case int16s:
-			addColumn[int16](v, hashes)
-			return
+	switch v.kind {
+	case int16s:
+		addIntegers[int16](v, hashes)
+	case int32s:
+		addIntegers[int32](v, hashes)
+	case int64s:
+		addIntegers[int64](v, hashes)
+	case float64s:
+		for i := range hashes {
+			if v.isNull(i) {
+				hashes[i] = add(hashes[i], null)
+			} else {
+				hashes[i] = addFloat(hashes[i], at[float64](v, i), exact)
+			}
 		}
-	}
-	for i := range hashes {
-		hashes[i] = v.add(hashes[i], i, exact)
+	case bytes:
+		for i := range hashes {
+			if v.isNull(i) {
+				hashes[i] = add(hashes[i], null)
+			} else {
+				hashes[i] = addBytes(hashes[i], v.bytes(i))
+			}
+		}
+	default:
+		for i := range hashes {
+			hashes[i] = v.add(hashes[i], i, exact)
+		}
 	}
 }
 
-func addColumn[T int16 | int32 | int64](v *vector, hashes []uint64) {
-	for i, x := range unsafe.Slice((*T)(v.data), len(hashes)) {
-		hashes[i] = add(hashes[i], uint64(int64(x)))
+func addIntegers[T int16 | int32 | int64](v *vector, hashes []uint64) {
+	if v.validity == nil {
+		for i, x := range unsafe.Slice((*T)(v.data), len(hashes)) {
+			hashes[i] = add(hashes[i], uint64(int64(x)))
+		}
+		return
+	}
+	for i := range hashes {
+		if v.isNull(i) {
+			hashes[i] = add(hashes[i], null)
+		} else {
+			hashes[i] = add(hashes[i], uint64(int64(at[T](v, i))))
+		}
 	}
 }
 
@@ -257,6 +286,22 @@ func (v *vector) bytes(i int) []byte {
 		return unsafe.Slice((*byte)(unsafe.Add(p, 4)), n)
 	}
 	return unsafe.Slice(*(**byte)(unsafe.Add(p, 8)), n)
+}
+
+// addBytesOf adds to each row what its value in v occupies.
+func (v *vector) addBytesOf(rows []uint64) {
+	if v.kind != bytes {
+		for i := range rows {
+			rows[i] += v.bytesOf(i)
+		}
+		return
+	}
+	for i := range rows {
+		rows[i] += 8
+		if !v.isNull(i) {
+			rows[i] += uint64(*(*uint32)(unsafe.Add(v.data, i*16)))
+		}
+	}
 }
 
 // bytesOf estimates what the value in row i occupies.
