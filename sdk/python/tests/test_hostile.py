@@ -77,6 +77,20 @@ class Returned(Case):
             self.assertIn("no answer, exit -11", str(exc))
 
 
+class ImportedAhead(Case):
+    def test_packages_that_fail_when_they_are_imported_ahead(self):
+        """They are the business of a function that imports them, and of no other."""
+        for body in ("raise ValueError('numpy.dtype size changed')", "raise SystemExit(3)", "raise KeyboardInterrupt", "import gone", "1 / 0"):
+            with self.subTest(body):
+                self.write("../packages/pandas.py", body)
+                ahead = f"import os, sys\nsys.path.insert(0, {self._dir.name!r} + '/packages')\nos.environ['HEADGATE_PREIMPORT'] = 'pandas'"
+                order = {"op": "py-expect", "path": self.root, "module": "verifiers/e.py", "function": "e", "inputs": []}
+                self.write("verifiers/e.py", "def e(): return True")
+                self.assertEqual(self.order(order, ahead).answer["checks"], [{"name": "e", "violations": 0}])
+                self.write("verifiers/e.py", "def e():\n    import pandas\n    return True")
+                self.assertEqual(self.order(order, ahead).error["kind"], "python")
+
+
 class Raised(Case):
     def test_exceptions_that_cannot_be_shown(self):
         for body in (

@@ -45,8 +45,10 @@ def _warm() -> None:
     for name in ["pyarrow", "pyarrow.parquet", *wanted]:
         try:
             importlib.import_module(name)
-        except ImportError:
-            pass  # said when a function needs it; reading declarations does not
+        except BaseException:
+            # Whatever a package raises is said when a function imports it; reading
+            # declarations does not, and a function need not.
+            pass
 
 
 def _answer(order: Dict[str, Any], frames: Frames) -> Dict[str, Any]:
