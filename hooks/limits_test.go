@@ -107,6 +107,14 @@ func TestViolationsAreRecordedWhereThePolicySaysSo(t *testing.T) {
 			if g, err := trailer.Parse(c.Message); err != nil || len(g.Verifiers) != 1 || g.Verifiers[0].Result != "warn" {
 				t.Errorf("lineage of a verifier that violated: %+v, %v", g.Verifiers, err)
 			}
+			// A replay finds the same, and says so if the message does not.
+			if v := r.replay(r.tip(mainRef)).Verifiers[0]; !v.Equal || v.Replayed != "warn" || !strings.Contains(v.Reason, "203.0.113.1:80") {
+				t.Errorf("replay of a verifier that violated: %+v", v)
+			}
+			r.boxes.violates = ""
+			if v := r.replay(r.tip(mainRef)).Verifiers[0]; v.Equal || v.Replayed != "pass" {
+				t.Errorf("replay of one that does not any more: %+v", v)
+			}
 		}
 		// Once the tip is strict again, what was let pass is found.
 		r.boxes.violates = ""
@@ -115,5 +123,29 @@ func TestViolationsAreRecordedWhereThePolicySaysSo(t *testing.T) {
 		if err := r.toMain(with(changed, "headgate.yaml", "", "README", "3"), "no-cache"); err == nil {
 			t.Errorf("%s: a violation passed a policy that does not allow it", op)
 		}
+	}
+}
+
+// A table that is kept as it is was judged by the policy of its time. A policy that
+// has become strict finds out by evaluating everything once more.
+func TestKeptTablesAreJudgedAnewWithoutTheCache(t *testing.T) {
+	r := newRig(t)
+	files := with(base(), "models/one.sql", "-- headgate: strategy=append\nSELECT n FROM src")
+	lenient := with(files, "headgate.yaml", "sandbox: {violations: record}\n")
+	r.must(r.toMain(with(base(), "headgate.yaml", "sandbox: {violations: record}\n")))
+	r.boxes.violates = protocol.OpModel
+	r.must(r.toMain(lenient))
+	if m := r.record(lake.Published).Models[0]; m.Kept || len(m.CostRecord.Violations) != 1 {
+		t.Fatalf("the run that adds: %+v", m)
+	}
+	r.boxes.violates = ""
+	r.must(r.toMain(with(files, "headgate.yaml", ""))) // another model's result was in no cache
+	r.boxes.violates = protocol.OpModel
+	r.must(r.toMain(with(files, "headgate.yaml", "", "README", "1")))
+	if m := r.record(lake.Published).Models[0]; !m.Kept || len(m.CostRecord.Violations) != 0 {
+		t.Errorf("what is kept did nothing: %+v", m)
+	}
+	if err := r.toMain(with(files, "headgate.yaml", "", "README", "2"), "no-cache"); err == nil || !strings.Contains(err.Error(), "203.0.113.1:80") {
+		t.Errorf("evaluated anew under the strict policy: %v", err)
 	}
 }

@@ -70,7 +70,7 @@ type ReplayedModel struct {
 type ReplayedVerifier struct {
 	Name      string `json:"name"`
 	Path      string `json:"path,omitempty"`
-	Committed string `json:"committed"` // "pass", "warn"; "" if the message does not name it
+	Committed string `json:"committed"` // "pass", "warn" (it did what a function may not); "" if the message does not name it
 	Replayed  string `json:"replayed"`  // "pass", "fail", "error"
 	Equal     bool   `json:"equal"`
 	Reason    string `json:"reason,omitempty"`

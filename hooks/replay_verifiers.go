@@ -53,6 +53,8 @@ func (p *replay) verifierGroup(ctx context.Context, group []exec.Checked, said m
 			v.Replayed, v.Reason = "error", exec.Describe(verdicts[i].Error)
 		case verdicts[i].Violations > 0:
 			v.Replayed, v.Reason = "fail", fmt.Sprintf("%s violating row(s)", count(verdicts[i].Violations))
+		case len(verdicts[i].Usage.Violations) > 0: // as the lineage says it
+			v.Replayed, v.Reason = "warn", violationText(verdicts[i].Usage.Violations)
 		}
 		v.Equal = v.Replayed == v.Committed
 		p.say(v.line())
