@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/hooks"
-	"github.com/headgate/headgate/server"
 )
 
 // token makes a token over SSH and returns it.
@@ -541,31 +540,30 @@ func TestWebBadRequests(t *testing.T) {
 	}
 }
 
-// Without TLS, git is spoken on the loopback only.
-func TestWebNeedsTLS(t *testing.T) {
-	t.Run("off", func(t *testing.T) {
-		s := newSite(t, func(cfg *server.Config) { cfg.HTTP, cfg.NoHTTP = "", "git over HTTP is off: give --tls-cert" })
-		s.pushedLake("flights")
-		secret := s.token("user", "")
-		got := s.ask("GET", "/flights/info/refs?service=git-upload-pack", secret, "")
-		if got.status != 403 || !strings.Contains(got.body, "give --tls-cert") || got.header.Get("WWW-Authenticate") != "" {
-			t.Errorf("%d %s %v", got.status, got.body, got.header)
-		}
-		if got := s.ask("GET", "/healthz", "", ""); got.status != 200 {
-			t.Errorf("health: %d", got.status)
-		}
-		if _, errText, _ := s.ssh("user", "token create"); !strings.Contains(errText, "takes no tokens: git over HTTP is off: give --tls-cert") {
-			t.Errorf("whoever makes a token is not told: %s", errText)
-		}
-	})
-	for addr, ok := range map[string]bool{"127.0.0.1:80": true, "127.8.8.8:80": true, "[::1]:80": true, "0.0.0.0:80": false, "[::]:80": false, "192.0.2.1:80": false, "[::ffff:127.0.0.1]:80": true} {
-		tcp, err := net.ResolveTCPAddr("tcp", addr)
-		check(t, err)
-		if err := server.HTTPAllowed(tcp, false); (err == nil) != ok {
-			t.Errorf("%s: %v", addr, err)
-		}
-		if err := server.HTTPAllowed(tcp, true); err != nil {
-			t.Errorf("%s with TLS: %v", addr, err)
+// A connection is kept after a request that was read, and never after one that was
+// not: what is left of it would be taken for the next.
+func TestWebConnectionsAreKept(t *testing.T) {
+	s := newSite(t)
+	src := s.pushedLake("flights")
+	secret := s.token("user", "")
+	clone := fmt.Sprintf("0032want %s\n00000009done\n", src.git("rev-parse", "main"))
+	smuggled := "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+	for name, tt := range map[string]struct {
+		kind, body string
+		length     int
+		status     string
+		answers    int
+	}{
+		"answered": {"application/x-git-upload-pack-request", clone, len(clone), "200", 2},
+		"refused":  {"text/plain", clone, len(clone), "415", 1},
+		"cut off":  {"text/plain", "", 100, "415", 1}, // the next request stands where its body should be
+	} {
+		conn := s.raw(fmt.Sprintf("POST /flights/git-upload-pack HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s%s",
+			secret, tt.kind, tt.length, tt.body, smuggled))
+		check(t, conn.SetReadDeadline(time.Now().Add(3*time.Second)))
+		got, _ := io.ReadAll(conn) // the kept one ends with the deadline
+		if n := bytes.Count(got, []byte("HTTP/1.1 ")); n != tt.answers || !bytes.HasPrefix(got, []byte("HTTP/1.1 "+tt.status)) {
+			t.Errorf("%s: %d answers, want %d beginning with %s: %.200q", name, n, tt.answers, tt.status, got)
 		}
 	}
 }

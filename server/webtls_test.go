@@ -301,3 +301,32 @@ func TestWebShutdown(t *testing.T) {
 		t.Errorf("%v: %s, want %s", err, got, oid)
 	}
 }
+
+// Without TLS, git is spoken on the loopback only.
+func TestWebNeedsTLS(t *testing.T) {
+	t.Run("off", func(t *testing.T) {
+		s := newSite(t, func(cfg *server.Config) { cfg.HTTP, cfg.NoHTTP = "", "git over HTTP is off: give --tls-cert" })
+		s.pushedLake("flights")
+		secret := s.token("user", "")
+		got := s.ask("GET", "/flights/info/refs?service=git-upload-pack", secret, "")
+		if got.status != 403 || !strings.Contains(got.body, "give --tls-cert") || got.header.Get("WWW-Authenticate") != "" {
+			t.Errorf("%d %s %v", got.status, got.body, got.header)
+		}
+		if got := s.ask("GET", "/healthz", "", ""); got.status != 200 {
+			t.Errorf("health: %d", got.status)
+		}
+		if _, errText, _ := s.ssh("user", "token create"); !strings.Contains(errText, "takes no tokens: git over HTTP is off: give --tls-cert") {
+			t.Errorf("whoever makes a token is not told: %s", errText)
+		}
+	})
+	for addr, ok := range map[string]bool{"127.0.0.1:80": true, "127.8.8.8:80": true, "[::1]:80": true, "0.0.0.0:80": false, "[::]:80": false, "192.0.2.1:80": false, "[::ffff:127.0.0.1]:80": true} {
+		tcp, err := net.ResolveTCPAddr("tcp", addr)
+		check(t, err)
+		if err := server.HTTPAllowed(tcp, false); (err == nil) != ok {
+			t.Errorf("%s: %v", addr, err)
+		}
+		if err := server.HTTPAllowed(tcp, true); err != nil {
+			t.Errorf("%s with TLS: %v", addr, err)
+		}
+	}
+}
