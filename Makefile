@@ -108,10 +108,6 @@ e2e: build venv need-git need-ssh ## end-to-end scripts: the built server, real 
 memory: build need-git need-ssh need-ssh-keygen ## the server's memory while SIZE=512MiB is pushed and cloned
 	HEADGATE_SIZE=$(SIZE) go test -count=1 -timeout 60m ./test/bench/transport
 
-.PHONY: soak
-soak: ## make memory with 4 GiB: a quarter of an hour, and 6 GiB of disk
-	$(MAKE) memory SIZE=4GiB
-
 .PHONY: replay
 replay: ## push every example lake and replay each gate commit: all oids must be equal
 	$(MAKE) e2e RUN=replay-of-every-example
@@ -142,7 +138,14 @@ bench-transport: build need-git need-ssh need-ssh-keygen ## clones, pushes and r
 	  $(if $(DEFAULT),-default) $(if $(ONLY),-only '$(ONLY)') $(if $(JSON),-json $(JSON))
 
 .PHONY: soak
-soak: build need-git need-ssh ## random histories from several clients at once, for SOAK=30m; SEED=n plays one round again
+soak: soak-memory soak-histories ## both of these: an hour, and 6 GiB of disk
+
+.PHONY: soak-memory
+soak-memory: ## make memory with 4 GiB: a quarter of an hour
+	$(MAKE) memory SIZE=4GiB
+
+.PHONY: soak-histories
+soak-histories: build need-git need-ssh ## random histories from several clients at once, for SOAK=30m; SEED=n plays one round again
 	HEADGATE_SOAK=$(or $(SOAK),30m) HEADGATE_SEED=$(SEED) go test -count=1 -timeout 0 -v -run TestInterleaved ./test/conformance
 
 # The corpus is kept apart from Go's cache, which others empty. A crasher is

@@ -46,19 +46,44 @@ const (
 
 // route is a way to reach a lake.
 type route struct {
-	name string
-	url  func(s *site, lake string) string
+	name  string
+	base  func(s *site) string // what a lake's name follows
+	token bool                 // a token stands for the user's key
 }
 
 var routes = []route{
-	{"ssh", func(s *site, lake string) string { return "ssh://" + s.SSHAddr + "/" + lake }},
+	{"ssh", func(s *site) string { return "ssh://" + s.SSHAddr + "/" }, false},
+	{"http", func(s *site) string { return strings.TrimSuffix(s.HTTPURL, "/") + "/" }, true},
+}
+
+// address is where a lake is, for a client.
+type address struct {
+	plain          string
+	user, password string // "" if the way itself knows who comes
+}
+
+func (r route) to(s *site, lake string) address {
+	a := address{plain: r.base(s) + lake}
+	if r.token {
+		a.user, a.password = "admin", s.token
+	}
+	return a
+}
+
+// url is the address for stock git when it is not under test.
+func (a address) url() string {
+	if a.password == "" {
+		return a.plain
+	}
+	return strings.Replace(a.plain, "://", "://"+a.user+":"+a.password+"@", 1)
 }
 
 // repositories are made once, by stock git.
 type repositories struct {
-	fixture string // with what every lake starts with
-	large   string // one large blob
-	many    string // many small ones
+	fixture  string // with what every lake starts with
+	proposal string // a commit there that a gate has nothing against
+	large    string // one large blob
+	many     string // many small ones
 }
 
 // bench is one client at work on one lake.
@@ -66,9 +91,10 @@ type bench struct {
 	*testing.T
 	*site
 	subject
-	client client
-	lake   string
-	url    string
+	client  client
+	lake    string
+	address address
+	url     string // with what it takes to be let in
 	repositories
 	dir string // for the scenario's own files
 }
@@ -103,6 +129,9 @@ func TestClients(t *testing.T) {
 	made.fixture = filepath.Join(t.TempDir(), "fixture")
 	s.git(t, s.dir, "init", "--quiet", "--bare", made.fixture)
 	newWorld(1, "base").grow(t, s, made.fixture, 30)
+	readme := s.feed(t, made.fixture, []byte("A lake\n"), "hash-object", "-w", "--stdin")
+	tree := s.feed(t, made.fixture, []byte("100644 blob "+readme+"\tREADME.md\n"), "mktree")
+	made.proposal = s.git(t, made.fixture, "commit-tree", "-m", "A lake", tree)
 	made.large, made.many = heavy(t, s)
 	// The group returns when its parallel clients have ended: then the server does.
 	t.Run("over", func(t *testing.T) {
@@ -125,7 +154,8 @@ func playAll(t *testing.T, s *site, via route, sub subject, made repositories) {
 		}
 	})
 	b := &bench{T: t, site: s, subject: sub, client: c, lake: sub.name + "-" + via.name, repositories: made}
-	b.url = via.url(s, b.lake)
+	b.address = via.to(s, b.lake)
+	b.url = b.address.url()
 	s.ask(t, "lake", "create", b.lake)
 	for _, sc := range scenarios {
 		if sub.lacks[sc.ability] != "" {
@@ -139,7 +169,7 @@ func playAll(t *testing.T, s *site, via route, sub subject, made repositories) {
 		if sc.ability == empty {
 			// The first scenario needs an empty lake, the others what the fixture has, and a
 			// HEAD: libgit2 does not clone without one.
-			s.git(t, made.fixture, "push", "--quiet", b.url, "refs/heads/*:refs/heads/*", "refs/tags/*:refs/tags/*", "refs/heads/base/0:refs/heads/main")
+			s.git(t, made.fixture, "push", "--quiet", b.url, "refs/heads/*:refs/heads/*", "refs/tags/*:refs/tags/*", made.proposal+":refs/heads/main")
 		}
 		if ok {
 			s.sound(t, b.lake, b.url)
@@ -169,7 +199,7 @@ func (b *bench) refused(r request) string {
 
 func (b *bench) ask(r request) reply {
 	b.Helper()
-	r.URL = b.url
+	r.URL, r.User, r.Password = b.address.plain, b.address.user, b.address.password
 	out, err := b.client.Do(r)
 	if err != nil {
 		b.Fatal(err)

@@ -101,7 +101,7 @@ func TestVersionIsSpoken(t *testing.T) {
 		args := []string{"-c", fmt.Sprint("protocol.version=", version)}
 		env := s.env
 		s.env = append(slices.Clone(env), "GIT_TRACE_PACKET="+trace)
-		s.git(t, s.dir, append(args, "ls-remote", routes[0].url(s, "spoken"))...)
+		s.git(t, s.dir, append(args, "ls-remote", routes[0].to(s, "spoken").url())...)
 		s.env = env
 		text, err := os.ReadFile(trace)
 		if err != nil {

@@ -74,7 +74,7 @@ func interleave(t *testing.T, s *site, seed uint64) {
 	t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 		lake := fmt.Sprint("seed-", seed)
 		s.ask(t, "lake", "create", lake)
-		url := routes[0].url(s, lake)
+		url := routes[seed%uint64(len(routes))].to(s, lake).url()
 		team := make([]*actor, actors)
 		t.Run("actors", func(t *testing.T) {
 			for i := range team {

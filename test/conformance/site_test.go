@@ -20,6 +20,8 @@ type site struct {
 	dir string
 	bin string
 	env []string // of every program that speaks with the server
+
+	token string // stands for the user over HTTP
 }
 
 // knownHosts is where libgit2 looks for it, in the home directory.
@@ -99,6 +101,7 @@ func newSite(t testing.TB, flags ...string) *site {
 	}
 	s.env = append(s.env, "HOME="+path("home"), "GIT_CONFIG_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0", "LC_ALL=C.UTF-8",
 		"GIT_SSH="+path("ssh"), "GIT_SSH_COMMAND="+path("ssh"), "GIT_SSH_VARIANT=ssh")
+	s.token = s.ask(t, "token", "create", "--name", "conformance")
 	return s
 }
 
