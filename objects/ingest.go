@@ -13,49 +13,6 @@ import (
 	"github.com/headgate/headgate/objects/pack"
 )
 
-// Limits bound what one pack may cost. A zero field takes its default.
-type Limits struct {
-	PackBytes   int64 // length of the pack
-	Objects     int   // in the pack
-	ObjectBytes int64 // of one blob; commits, trees and tags are bound by gitobj.MaxBytes
-	DeltaDepth  int   // longest chain of deltas
-	// InflateRatio is how many bytes of objects a byte of the pack may become,
-	// beyond InflateFree bytes that are always allowed. Without it, deltas upon
-	// deltas make terabytes of a few megabytes.
-	InflateRatio int64
-	InflateFree  int64
-}
-
-// DefaultLimits is what the zero Limits mean.
-var DefaultLimits = Limits{
-	PackBytes:    64 << 30,
-	Objects:      5_000_000, // some 500 MB of memory, a history larger than most
-	ObjectBytes:  16 << 30,
-	DeltaDepth:   4095, // what git itself can write
-	InflateRatio: 512,  // deflate alone does up to 1032 on constant bytes, real histories up to 100
-	InflateFree:  1 << 30,
-}
-
-func (l Limits) withDefaults() Limits {
-	d := DefaultLimits
-	pick := func(v *int64, def int64) {
-		if *v <= 0 {
-			*v = def
-		}
-	}
-	pick(&l.PackBytes, d.PackBytes)
-	pick(&l.ObjectBytes, d.ObjectBytes)
-	pick(&l.InflateRatio, d.InflateRatio)
-	pick(&l.InflateFree, d.InflateFree)
-	if l.Objects <= 0 {
-		l.Objects = d.Objects
-	}
-	if l.DeltaDepth <= 0 {
-		l.DeltaDepth = d.DeltaDepth
-	}
-	return l
-}
-
 // IngestError says what is wrong with a pack. Its text is one sentence that the
 // client may see.
 type IngestError struct {
@@ -82,8 +39,8 @@ type IngestStats struct {
 // lands. It holds no large blob in memory. If r is a *bufio.Reader it is read
 // exactly to the pack's end; of any other reader more may have been consumed.
 //
-// The error is an *IngestError if the pack is at fault, else r or the disk
-// failed. After an error the quarantine holds some of the pack's objects, and
+// The error is an *IngestError if the pack is at fault, wraps ErrNoSpace if the
+// disk is full, else r or the disk failed. After an error the quarantine holds some of the pack's objects, and
 // should be discarded.
 func (q *Quarantine) Ingest(ctx context.Context, r io.Reader, limits Limits) (IngestStats, error) {
 	limits = limits.withDefaults()
@@ -92,6 +49,7 @@ func (q *Quarantine) Ingest(ctx context.Context, r io.Reader, limits Limits) (In
 		q:      q,
 		limits: limits,
 		sc:     pack.NewScanner(r, limits.PackBytes),
+		room:   room{share: limits.Staging, dir: q.dir},
 		chunk:  make([]byte, 64<<10),
 		cache:  newBaseCache(cacheBytes),
 		depths: make(map[OID]int),
@@ -108,6 +66,7 @@ type ingest struct {
 	ctx    context.Context
 	q      *Quarantine
 	limits Limits
+	room   room
 	sc     *pack.Scanner
 	stats  IngestStats
 	at     int64  // offset of the current entry
@@ -130,6 +89,12 @@ type landed struct {
 	oid    OID
 }
 
+// over makes an IngestError about a limit of the server's, and names the flag
+// that an administrator sets it with.
+func (in *ingest) over(flag, format string, args ...any) error {
+	return in.refuse(format+" (the server's --max-push-%s)", append(args, flag)...)
+}
+
 // refuse makes an IngestError about the current entry.
 func (in *ingest) refuse(format string, args ...any) error {
 	return &IngestError{Offset: in.at, Reason: fmt.Sprintf(format, args...)}
@@ -146,6 +111,8 @@ func (in *ingest) explain(err error) error {
 	switch {
 	case errors.As(err, &already):
 		return already
+	case errors.As(err, &format) && errors.Is(format.Err, pack.ErrTooLarge):
+		return in.over("bytes", "the pack is larger than the limit of %d bytes", in.limits.PackBytes)
 	case errors.As(err, &format):
 		return &IngestError{Offset: format.Offset, Reason: fmt.Sprintf("%s (byte %d)", format.Reason, format.Offset), Err: err}
 	case pack.IsDeltaError(err):
@@ -153,7 +120,7 @@ func (in *ingest) explain(err error) error {
 	case errors.As(err, &check), errors.Is(err, errCollision):
 		return &IngestError{Offset: in.at, Reason: err.Error(), Err: err}
 	}
-	return err
+	return outOfSpace(err)
 }
 
 func (in *ingest) run() error {
@@ -162,7 +129,7 @@ func (in *ingest) run() error {
 		return err
 	}
 	if int64(count) > int64(in.limits.Objects) {
-		return in.refuse("the pack has %d objects, the limit is %d", count, in.limits.Objects)
+		return in.over("objects", "the pack has %d objects, the limit is %d", count, in.limits.Objects)
 	}
 	for {
 		if err := in.ctx.Err(); err != nil {
@@ -241,7 +208,10 @@ func (in *ingest) checkSize(t Type, size int64) error {
 		limit = in.limits.ObjectBytes
 	}
 	if size > limit {
-		return in.refuse("a %s of %d bytes is over the limit of %d bytes", t, size, limit)
+		if t != Blob {
+			return in.refuse("a %s of %d bytes is over the limit of %d bytes", t, size, limit)
+		}
+		return in.over("object-bytes", "a blob of %d bytes is over the limit of %d bytes", size, limit)
 	}
 	return nil
 }
@@ -272,7 +242,9 @@ func (a *appender) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// meter counts inflated bytes and stops a pack that inflates without measure.
+// meter counts inflated bytes, and stops a pack that inflates without measure or
+// that the disk has no room for. Small objects are deflated again before they get
+// there, and what is known already is removed again: the count is an upper bound.
 type meter struct {
 	in *ingest
 	w  io.Writer
@@ -285,7 +257,10 @@ func (m *meter) Write(p []byte) (int, error) {
 	}
 	in.stats.ObjectBytes += int64(len(p))
 	if over := in.stats.ObjectBytes - in.limits.InflateFree; over > 0 && over/in.limits.InflateRatio > in.sc.Offset() {
-		return 0, in.refuse("the pack inflates to more than %d times its size", in.limits.InflateRatio)
+		return 0, in.over("inflation", "the pack inflates to more than %d times its size", in.limits.InflateRatio)
+	}
+	if err := in.room.take(int64(len(p))); err != nil {
+		return 0, err
 	}
 	return m.w.Write(p)
 }

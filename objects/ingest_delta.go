@@ -28,7 +28,7 @@ type spool struct {
 // wait spools the current entry's delta.
 func (in *ingest) wait(e pack.Entry) (delta, error) {
 	if e.Size > in.limits.ObjectBytes {
-		return delta{}, in.refuse("a delta of %d bytes is over the limit of %d bytes", e.Size, in.limits.ObjectBytes)
+		return delta{}, in.over("object-bytes", "a delta of %d bytes is over the limit of %d bytes", e.Size, in.limits.ObjectBytes)
 	}
 	if in.spool.f == nil {
 		f, err := os.CreateTemp(in.q.dir, "deltas-")
@@ -106,7 +106,7 @@ func (in *ingest) settle() error {
 func (in *ingest) landDelta(base OID, r io.Reader) (OID, error) {
 	depth := in.depths[base] + 1
 	if depth > in.limits.DeltaDepth {
-		return OID{}, in.refuse("a chain of more than %d deltas", in.limits.DeltaDepth)
+		return OID{}, in.over("delta-depth", "a chain of more than %d deltas", in.limits.DeltaDepth)
 	}
 	d, err := pack.NewDelta(r)
 	if err != nil {

@@ -56,6 +56,7 @@ type exchange struct {
 	ended   bool       // all of the request was read
 	failure *bodyError // why it was not
 	wrote   time.Time  // when the writer's deadline was set
+	gaveUp  bool       // the service has set a deadline of its own
 }
 
 // newExchange takes over a request. A body of more than limit bytes is refused; 0 is
@@ -105,11 +106,23 @@ func (x *exchange) Read(p []byte) (int, error) {
 	}
 	if bad != nil {
 		x.mu.Lock()
+		defer x.mu.Unlock()
+		if x.gaveUp {
+			return 0, err // the service has an answer
+		}
 		x.failure = bad
-		x.mu.Unlock()
 		return 0, bad
 	}
 	return n, err
+}
+
+// SetReadDeadline is for a service that gives up a slow client: a Read that hangs
+// ends, and what the service says of it is the answer.
+func (x *exchange) SetReadDeadline(t time.Time) error {
+	x.mu.Lock()
+	x.gaveUp = true
+	x.mu.Unlock()
+	return x.ctl.SetReadDeadline(t)
 }
 
 func (x *exchange) read(p []byte) (int, error) {

@@ -82,14 +82,16 @@ type Config struct {
 	Tokens   Tokens
 	Logger   *slog.Logger
 
-	Version string         // of the program
-	URL     string         // what users put before a lake's name: "ssh://host:2222/"
-	SSH     string         // how users call the server: "ssh -p 2222 host"
-	HTTP    string         // what they put there over HTTP: "https://host:8080/"; "" speaks no git over HTTP
-	NoHTTP  string         // why HTTP is "", for those who try
-	GateKey string         // the allowed-signers line that gate commits verify with
-	Head    string         // the branch that HEAD names; default "main"
-	Limits  objects.Limits // of one push; zero fields take their defaults
+	Version string           // of the program
+	URL     string           // what users put before a lake's name: "ssh://host:2222/"
+	SSH     string           // how users call the server: "ssh -p 2222 host"
+	HTTP    string           // what they put there over HTTP: "https://host:8080/"; "" speaks no git over HTTP
+	NoHTTP  string           // why HTTP is "", for those who try
+	GateKey string           // the allowed-signers line that gate commits verify with
+	Head    string           // the branch that HEAD names; default "main"
+	Limits  objects.Limits   // of one push; zero fields take their defaults
+	Staging *objects.Staging // the disk that pushes on their way in may take together; nil is no bound
+	Pace    receivepack.Pace // how slowly a push may come; zero fields take their defaults
 
 	MaxConnections   int           // at once, over SSH and over HTTP each; default 512. Nobody has more than half of them
 	MaxUserSessions  int           // of one user at once, commands and HTTP requests; default 256

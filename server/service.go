@@ -69,6 +69,7 @@ func (c *session) uploader(l *lake.Lake) *uploadpack.Server {
 	return &uploadpack.Server{
 		Objects: l.Objects, Refs: l.Refs, Head: refs.Name("refs/heads/" + c.cfg.Head),
 		Agent: "headgate/" + c.cfg.Version, Hidden: hiddenRefs, KeepAlive: c.cfg.KeepAlive,
+		SessionID: c.id, ClientSession: c.clientSession,
 	}
 }
 
@@ -79,9 +80,13 @@ func (c *session) archiver(l *lake.Lake) *uploadarchive.Server {
 func (c *session) receiver(l *lake.Lake) *receivepack.Server {
 	return &receivepack.Server{
 		Lake: l, Who: c.who, Gate: c.cfg.Gate, Agent: "headgate/" + c.cfg.Version,
-		Hidden: hiddenRefs, Limits: c.cfg.Limits, KeepAlive: c.cfg.KeepAlive, Logger: c.log,
+		Hidden: hiddenRefs, Limits: c.cfg.Limits, Staging: c.cfg.Staging, Pace: c.cfg.Pace, KeepAlive: c.cfg.KeepAlive, Logger: c.log,
+		SessionID: c.id, ClientSession: c.clientSession,
 	}
 }
+
+// clientSession logs what the client calls the session in its own traces.
+func (c *session) clientSession(id string) { c.log.Info("client's session", "client", id) }
 
 // denial is why a lake is not opened, for the client.
 type denial struct {
@@ -159,10 +164,11 @@ func (c *session) served(name lake.Name, err error) int {
 	var write *receivepack.RequestError
 	var archive *uploadarchive.RequestError
 	var body *bodyError
+	var slow *receivepack.SlowError
 	switch {
 	case err == nil:
 		return exitOK
-	case errors.As(err, &read), errors.As(err, &write), errors.As(err, &archive), errors.As(err, &body), errors.Is(err, pktline.ErrLength):
+	case errors.As(err, &read), errors.As(err, &write), errors.As(err, &archive), errors.As(err, &body), errors.As(err, &slow), errors.Is(err, pktline.ErrLength):
 		c.log.Info("git request refused", "lake", name, "reason", err)
 	case c.client.Err() != nil, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		c.log.Info("client hung up", "lake", name)

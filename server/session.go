@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"log/slog"
@@ -33,6 +34,7 @@ const maxCommandLine = 1 << 20
 type session struct {
 	*Server
 	who   hooks.Identity
+	id    string      // of the session, in the log and as git's session-id
 	key   []byte      // that authenticated, in SSH wire format; nil over HTTP
 	scope token.Scope // what it is limited to; over SSH, to nothing
 	log   *slog.Logger
@@ -71,9 +73,10 @@ func (s *Server) handle(sess ssh.Session) {
 	client, cancel := context.WithCancel(sess.Context())
 	defer cancel()
 	defer context.AfterFunc(s.lifetime, cancel)()
+	id := rand.Text()
 	c := &session{
-		Server: s, who: who, key: key.Marshal(),
-		log: s.cfg.Logger.With("user", who.Name, "from", sess.RemoteAddr().String()),
+		Server: s, who: who, key: key.Marshal(), id: id,
+		log: s.cfg.Logger.With("user", who.Name, "from", sess.RemoteAddr().String(), "session", id),
 		in:  sess, out: sess, errw: sess.Stderr(), env: sess.Environ(),
 		client: client, lifetime: s.lifetime,
 	}

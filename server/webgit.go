@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -50,7 +51,8 @@ func (s *Server) webGit(w http.ResponseWriter, r *http.Request, path gitPath) {
 	if !ok {
 		return
 	}
-	log := s.cfg.Logger.With("user", who.Name, "from", r.RemoteAddr, "token", tok.ID)
+	id := rand.Text()
+	log := s.cfg.Logger.With("user", who.Name, "from", r.RemoteAddr, "token", tok.ID, "session", id)
 	if !s.begin() {
 		w.Header().Set("Retry-After", "5")
 		say(w, http.StatusServiceUnavailable, "the server is shutting down; try again in a moment")
@@ -65,7 +67,7 @@ func (s *Server) webGit(w http.ResponseWriter, r *http.Request, path gitPath) {
 	defer s.sessions.give(who.Name)
 	start := time.Now()
 	status := s.webService(w, r, path, service, &session{
-		Server: s, who: who, scope: tok.Scope, log: log, errw: io.Discard,
+		Server: s, who: who, id: id, scope: tok.Scope, log: log, errw: io.Discard,
 		env:      []string{"GIT_PROTOCOL=" + r.Header.Get("Git-Protocol")},
 		lifetime: s.lifetime,
 	})

@@ -36,6 +36,7 @@ type serveCmd struct {
 	FunctionMemory string          `help:"Memory that all functions together may use at a time, such as 12GiB. By default three quarters of what the machine, or the server's cgroup, has." name:"function-memory" placeholder:"SIZE"`
 	functionLimits
 	packagesFlags
+	pushLimits
 	DrainTimeout time.Duration `help:"How long runs under way may take to end after SIGTERM." default:"5m" placeholder:"DURATION"`
 	LogLevel     string        `help:"What goes to standard error: ${enum}." enum:"debug,info,warn,error" default:"info"`
 	uvFlag
@@ -79,6 +80,7 @@ type serveConfig struct {
 	Warm           int // of each kind; negative: the server's own choice
 	Budget         exec.Budget
 	Ceiling        sandbox.Limits // of one function
+	Pushes         pushRules
 	DrainTimeout   time.Duration
 	LogLevel       string
 	Version        string
@@ -115,6 +117,9 @@ func (c *serveCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	if cfg.KeepPackages, err = c.packagesFlags.keep(); err != nil {
+		return err
+	}
+	if cfg.Pushes, err = c.pushLimits.rules(); err != nil {
 		return err
 	}
 	if c.AuthorizedKeys == "" {

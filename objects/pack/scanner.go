@@ -73,8 +73,8 @@ func (s *Scanner) fail(reason string, err error) error {
 		return s.err
 	}
 	switch {
-	case errors.Is(s.src.err, errTooLarge):
-		s.err = &FormatError{Offset: s.Offset(), Reason: fmt.Sprintf("the pack is larger than the limit of %d bytes", s.src.max)}
+	case errors.Is(s.src.err, ErrTooLarge):
+		s.err = &FormatError{Offset: s.Offset(), Reason: fmt.Sprintf("the pack is larger than the limit of %d bytes", s.src.max), Err: ErrTooLarge}
 	case s.src.err == io.EOF || s.src.err == io.ErrUnexpectedEOF:
 		s.err = &FormatError{Offset: s.Offset(), Reason: "the pack ends early", Err: io.ErrUnexpectedEOF}
 	case s.src.err != nil:

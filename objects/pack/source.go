@@ -9,7 +9,8 @@ import (
 // chunkSize is how much of the stream is buffered in front of the inflater.
 const chunkSize = 64 << 10
 
-var errTooLarge = errors.New("pack is larger than the limit")
+// ErrTooLarge is wrapped by the error for a pack of more bytes than it may have.
+var ErrTooLarge = errors.New("pack is larger than the limit")
 
 // source feeds the scanner's buffer and hashes what the scanner has consumed.
 // The inflater is fast only on a *bufio.Reader, which reads ahead; but the
@@ -34,7 +35,7 @@ func (s *source) Read(p []byte) (int, error) {
 		return 0, s.err
 	}
 	if s.max > 0 && s.total >= s.max {
-		s.err = errTooLarge
+		s.err = ErrTooLarge
 		return 0, s.err
 	}
 	if _, err := s.r.Peek(1); err != nil {

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/headgate/headgate/hooks"
@@ -44,7 +45,12 @@ type Server struct {
 	Hidden []string
 
 	Limits    objects.Limits
+	Staging   *objects.Staging // the disk that all pushes together may take; nil is no bound
+	Pace      Pace
 	KeepAlive time.Duration // of silence before an empty packet is sent; 5 s if zero
+
+	SessionID     string          // as in package uploadpack: the capability session-id
+	ClientSession func(id string) // if set, is given the client's
 }
 
 const defaultKeepAlive = 5 * time.Second
@@ -90,7 +96,9 @@ func (s *Server) Respond(ctx context.Context, r io.Reader, w io.Writer) error {
 }
 
 func (s *Server) take(ctx context.Context, r io.Reader, w io.Writer, stateless bool) error {
-	in := bufio.NewReaderSize(r, 64<<10)
+	paced := newPacedReader(r, s.Pace)
+	defer paced.stop()
+	in := bufio.NewReaderSize(paced, 64<<10)
 	out := bufio.NewWriterSize(w, 64<<10)
 	lines := pktline.NewWriter(out)
 	req, err := readRequest(pktline.NewReader(in))
@@ -99,11 +107,18 @@ func (s *Server) take(ctx context.Context, r io.Reader, w io.Writer, stateless b
 			err = requestErrorf("the refs and options of one push have more than %d bytes; push in parts", maxRequest)
 		}
 		var re *RequestError
-		if errors.As(err, &re) {
-			_ = lines.ErrorLine(re.Text)
+		var slow *SlowError
+		if errors.As(err, &re) || errors.As(err, &slow) {
+			_ = lines.ErrorLine(err.Error())
 			_ = out.Flush()
 		}
 		return err
+	}
+	if in.Buffered() == 0 {
+		paced.rest() // the client packs its objects now
+	}
+	if s.ClientSession != nil && req.session != "" {
+		s.ClientSession(req.session[:min(len(req.session), maxQuoted)])
 	}
 	if len(req.commands) == 0 {
 		return nil
@@ -145,6 +160,9 @@ func (s *Server) advertise(ctx context.Context, version int, w *pktline.Writer) 
 	}
 	caps := "report-status report-status-v2 delete-refs side-band-64k quiet atomic ofs-delta push-options" +
 		" object-format=sha1 agent=" + s.Agent
+	if s.SessionID != "" {
+		caps += " session-id=" + s.SessionID
+	}
 	var list []refs.Ref
 	if s.Lake != nil {
 		var err error
@@ -201,8 +219,13 @@ func (p *push) process(ctx context.Context) {
 	q, err := p.Lake.Objects.Quarantine()
 	if err != nil {
 		p.Logger.Error("cannot open quarantine", "lake", p.Lake.Name, "err", err)
-		p.refuseUnpack(errInternal)
+		p.refuseUnpack(ingestText(err))
 		return
+	}
+	limits := p.Limits
+	if p.Staging != nil {
+		limits.Staging = p.Staging.Share()
+		defer limits.Staging.Close()
 	}
 	defer func() {
 		if err := q.Discard(); err != nil {
@@ -210,9 +233,12 @@ func (p *push) process(ctx context.Context) {
 		}
 	}()
 	if p.needsPack() {
-		if _, err := q.Ingest(ctx, p.in, p.Limits); err != nil {
+		if _, err := q.Ingest(ctx, p.in, limits); err != nil {
 			p.Logger.Warn("pack refused", "lake", p.Lake.Name, "user", p.Who.Name, "err", err)
 			p.refuseUnpack(ingestText(err))
+			// Whoever does not send has nothing to be waited for.
+			var slow *SlowError
+			p.drain = !errors.As(err, &slow)
 			return
 		}
 	}
@@ -249,8 +275,14 @@ func (p *push) process(ctx context.Context) {
 // ingestText returns what the client is told of a failed ingestion.
 func ingestText(err error) error {
 	var ie *objects.IngestError
-	if errors.As(err, &ie) {
+	var slow *SlowError
+	switch {
+	case errors.As(err, &ie):
 		return ie
+	case errors.As(err, &slow):
+		return slow
+	case errors.Is(err, objects.ErrNoSpace), errors.Is(err, syscall.ENOSPC):
+		return errors.New("the server has no disk space left for this push; nothing of it was kept: tell its administrator, or push again later")
 	}
 	return errInternal
 }

@@ -40,6 +40,7 @@ type request struct {
 	sideBand         bool
 	atomic           bool
 	pushOptions      bool
+	session          string // what the client calls it
 }
 
 // command asks to move one ref.
@@ -162,12 +163,14 @@ func (r *request) capabilities(caps string) error {
 			r.atomic = true
 		case "push-options":
 			r.pushOptions = true
+		case "session-id":
+			r.session = value
 		case "object-format":
 			if value != "sha1" {
 				return requestErrorf("object format %s is not offered; this server speaks sha1", quote(value))
 			}
 		}
-		// Others, such as agent, quiet and session-id, ask for nothing.
+		// Others, such as agent and quiet, ask for nothing.
 	}
 	return nil
 }

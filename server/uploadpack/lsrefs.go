@@ -201,6 +201,9 @@ func (c *conn) advertiseV0(ctx context.Context, version int) error {
 		return err
 	}
 	caps += " agent=" + c.Agent
+	if c.SessionID != "" {
+		caps += " session-id=" + c.SessionID
+	}
 	if len(list) == 0 {
 		_ = c.out.Line("%s capabilities^{}\x00%s", objects.OID{}, caps)
 		return c.out.Flush()

@@ -46,6 +46,13 @@ type Server struct {
 	AllowWant func(ctx context.Context, oid objects.OID) error
 
 	KeepAlive time.Duration // of silence before an empty packet is sent; 5 s if zero
+
+	// SessionID, if not empty, is advertised as the capability session-id, so that
+	// a user can say which session the server's log should be read for. It has no
+	// blanks. Clients that are set to (transfer.advertiseSID) tell theirs in turn,
+	// which is given to ClientSession if that is set.
+	SessionID     string
+	ClientSession func(id string)
 }
 
 const defaultKeepAlive = 5 * time.Second
@@ -209,6 +216,9 @@ func (c *conn) advertiseV2() {
 	} {
 		_ = c.out.Line("%s", line) // the writer keeps its first error for flush
 	}
+	if c.SessionID != "" {
+		_ = c.out.Line("session-id=%s", c.SessionID)
+	}
 	_ = c.out.Flush()
 }
 
@@ -230,6 +240,13 @@ func (c *conn) command(ctx context.Context) (more bool, err error) {
 		err = requestErrorf("unknown command %q", clip(cmd))
 	}
 	return true, err
+}
+
+// clientSession passes on what a client calls its session, as far as a log can have it.
+func (s *Server) clientSession(id string) {
+	if s.ClientSession != nil && id != "" {
+		s.ClientSession(clip(id))
+	}
 }
 
 // Bounds of one request. They are far above what a client needs (a lazy fetch
@@ -265,7 +282,9 @@ func (c *conn) readCommand() (string, []string, error) {
 				return "", nil, requestErrorf("a request needs exactly one command")
 			}
 			cmd = value
-		case "agent", "server-option", "session-id":
+		case "agent", "server-option":
+		case "session-id":
+			c.clientSession(value)
 		case "object-format":
 			if value != "sha1" {
 				return "", nil, requestErrorf("object format %q is not offered; this server speaks sha1", clip(value))

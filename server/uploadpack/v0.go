@@ -21,9 +21,10 @@ const (
 // v0Request is the first part of a v0 conversation, up to the first have.
 type v0Request struct {
 	*fetchRequest
-	acks   ackMode
-	bands  bandMode
-	noDone bool // the pack may follow the first ready; stateless only
+	acks    ackMode
+	bands   bandMode
+	session string // what the client calls it
+	noDone  bool   // the pack may follow the first ready; stateless only
 }
 
 func (c *conn) serveV0(ctx context.Context, version int) error {
@@ -44,6 +45,7 @@ func (c *conn) answerV0(ctx context.Context) error {
 	if err != nil || len(req.wants) == 0 {
 		return err
 	}
+	c.clientSession(req.session)
 	g := newGraph(ctx, c.Objects)
 	if err := c.checkWants(ctx, g, req.wants); err != nil {
 		return err
@@ -139,12 +141,14 @@ func (r *v0Request) capabilities(caps string) error {
 			r.ofsDelta = true
 		case "deepen-relative":
 			r.relative = true
+		case "session-id":
+			r.session = value
 		case "object-format":
 			if value != "sha1" {
 				return requestErrorf("object format %q is not offered; this server speaks sha1", clip(value))
 			}
 		}
-		// Others are ignored, as in git: agent, session-id, shallow, filter.
+		// Others are ignored, as in git: agent, shallow, filter.
 	}
 	return nil
 }
