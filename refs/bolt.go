@@ -137,6 +137,35 @@ func (s *bolt) Log(ctx context.Context, name Name, limit int) (list []LogEntry, 
 	return list, err
 }
 
+// logDisorder is how far the times of moves may be from the order in which they
+// were committed: the caller or Apply sets them before that.
+const logDisorder = time.Hour
+
+func (s *bolt) LogSince(ctx context.Context, since time.Time, fn func(LogEntry) error) error {
+	return s.view(ctx, func(_ boltTable, tx *bbolt.Tx) error {
+		c := tx.Bucket(logBucket).Cursor()
+		for k, v := c.Last(); k != nil; k, v = c.Prev() {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			e, _, err := decodeLog("", v)
+			if err != nil {
+				return err
+			}
+			if e.When.Before(since.Add(-logDisorder)) {
+				return nil
+			}
+			if e.When.Before(since) {
+				continue
+			}
+			if err := fn(e); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // Apply waits for the outcome even if ctx ends meanwhile: whoever gets an
 // answer gets the true one. A transaction that has not begun then is dropped.
 func (s *bolt) Apply(ctx context.Context, updates []Update, cause Cause) error {
@@ -338,6 +367,9 @@ func decodeLog(name Name, v []byte) (LogEntry, uint64, error) {
 	var l logValue
 	if err := json.Unmarshal(v, &l); err != nil {
 		return LogEntry{}, 0, fmt.Errorf("reflog of %s: %w", name, err)
+	}
+	if name == "" {
+		name = Name(l.Name)
 	}
 	e := LogEntry{Update{Name: name}, Cause{Who: l.Who, Why: l.Why, When: l.When}}
 	var err error

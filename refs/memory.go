@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 var errClosed = errors.New("ref store is closed")
@@ -114,6 +115,28 @@ func (m *memory) Log(ctx context.Context, name Name, limit int) ([]LogEntry, err
 	log = slices.Clone(log[max(0, len(log)-max(limit, 0)):])
 	slices.Reverse(log)
 	return log, nil
+}
+
+func (m *memory) LogSince(ctx context.Context, since time.Time, fn func(LogEntry) error) error {
+	if err := m.rlock(ctx); err != nil {
+		return err
+	}
+	var list []LogEntry
+	for _, log := range m.log {
+		for _, e := range log {
+			if !e.When.Before(since) {
+				list = append(list, e)
+			}
+		}
+	}
+	m.mu.RUnlock()
+	slices.SortStableFunc(list, func(a, b LogEntry) int { return b.When.Compare(a.When) })
+	for _, e := range list {
+		if err := fn(e); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (m *memory) Close() error {

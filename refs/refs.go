@@ -69,5 +69,8 @@ type Store interface {
 	Apply(ctx context.Context, updates []Update, cause Cause) error
 	// Log returns the newest moves of name, newest first, at most limit.
 	Log(ctx context.Context, name Name, limit int) ([]LogEntry, error)
+	// LogSince calls fn for each move of any ref, deleted ones too, since an
+	// instant, the newest first, and stops at fn's first error, which it returns.
+	LogSince(ctx context.Context, since time.Time, fn func(LogEntry) error) error
 	Close() error
 }

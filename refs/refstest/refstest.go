@@ -26,6 +26,7 @@ func Run(t *testing.T, open func(t *testing.T) refs.Store) {
 		"Directories":    testDirectories,
 		"List":           testList,
 		"Log":            testLog,
+		"LogSince":       testLogSince,
 		"Verify":         testVerify,
 		"Cancelled":      testCancelled,
 		"Chain":          testChain,
@@ -368,5 +369,43 @@ func testClosed(t *testing.T, s refs.Store) {
 	}
 	if err := s.Apply(t.Context(), []refs.Update{{Name: main, Old: oid(1), New: oid(2)}}, cause("late")); err == nil {
 		t.Error("a closed store took an update")
+	}
+}
+
+func testLogSince(t *testing.T, s refs.Store) {
+	now := time.Now()
+	for i, age := range []time.Duration{100 * time.Hour, 50 * time.Hour, 20 * time.Hour, 0} {
+		c := refs.Cause{Who: "ann", When: now.Add(-age)}
+		u := []refs.Update{{Name: main, Old: oid(i), New: oid(i + 1)}, {Name: refs.Name(fmt.Sprint("refs/heads/b", i)), New: oid(100 + i)}}
+		if i == 0 {
+			u[0].Old = zero
+		}
+		if err := s.Apply(t.Context(), u, c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	apply(t, s, refs.Update{Name: "refs/heads/b2", Old: oid(102)})
+	var got []string
+	err := s.LogSince(t.Context(), now.Add(-30*time.Hour), func(e refs.LogEntry) error {
+		got = append(got, fmt.Sprintf("%s %.3s %.3s", e.Name, e.Old, e.New))
+		return nil
+	})
+	// The moves of one transaction have no order.
+	slices.Sort(got)
+	want := []string{
+		fmt.Sprintf("refs/heads/b2 %.3s %.3s", zero, oid(102)), // the deleted ref's own
+		fmt.Sprintf("refs/heads/b2 %.3s %.3s", oid(102), zero),
+		fmt.Sprintf("refs/heads/b3 %.3s %.3s", zero, oid(103)),
+		fmt.Sprintf("%s %.3s %.3s", main, oid(2), oid(3)),
+		fmt.Sprintf("%s %.3s %.3s", main, oid(3), oid(4)),
+	}
+	slices.Sort(want)
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("since 30 hours ago: %q, %v; want %q", got, err, want)
+	}
+	stop := errors.New("stop")
+	calls := 0
+	if err := s.LogSince(t.Context(), time.Time{}, func(refs.LogEntry) error { calls++; return stop }); err != stop || calls != 1 {
+		t.Errorf("a function that fails was called %d times: %v", calls, err)
 	}
 }
