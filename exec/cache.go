@@ -1,6 +1,8 @@
 package exec
 
 import (
+	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -10,6 +12,8 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/headgate/headgate/objects"
 )
 
 // Cache is one lake's action cache: key(code, input snapshots, environment,
@@ -90,6 +94,44 @@ func (c *Cache) get(k Key, v any) (bool, error) {
 		return json.Unmarshal(doc, v)
 	})
 	return found && err == nil, err
+}
+
+// Prune removes the entries of models whose results are gone, as has tells, and
+// returns how many there were.
+func (c *Cache) Prune(ctx context.Context, has func(objects.OID) (bool, error)) (int, error) {
+	var gone [][]byte
+	err := c.db.View(func(tx *bbolt.Tx) error {
+		return tx.Bucket(actionsBucket).ForEach(func(k, doc []byte) error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			var e modelEntry
+			if err := json.Unmarshal(doc, &e); err != nil {
+				return nil // an entry of another kind
+			}
+			oid, err := objects.ParseOID(e.Tree)
+			if err != nil {
+				return nil
+			}
+			there, err := has(oid)
+			if err == nil && !there {
+				gone = append(gone, bytes.Clone(k))
+			}
+			return err
+		})
+	})
+	if err != nil || len(gone) == 0 {
+		return 0, err
+	}
+	err = c.db.Update(func(tx *bbolt.Tx) error {
+		for _, k := range gone {
+			if err := tx.Bucket(actionsBucket).Delete(k); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return len(gone), err
 }
 
 // putAll stores the entries in one durable transaction.
