@@ -82,7 +82,7 @@ func addAge(ages []age, from int64, landed int64) []age {
 func (pf *packFile) landed(off int64) time.Time {
 	i := sort.Search(len(pf.ages), func(i int) bool { return pf.ages[i].from > off })
 	if i == 0 {
-		return pf.modified
+		return time.Unix(pf.modified.Load(), 0)
 	}
 	return time.Unix(pf.ages[i-1].landed, 0)
 }

@@ -202,7 +202,9 @@ func (c *check) raws(ctx context.Context) error {
 		}
 		c.stats.Objects++
 		c.stats.RawBlobs++
-		c.kinds[oid] = Blob
+		if !c.s.hiddenRaw(oid) {
+			c.kinds[oid] = Blob
+		}
 		rc, err := c.s.b.Get(ctx, info.Key, 0, -1)
 		if err == nil {
 			var n int64
@@ -257,6 +259,9 @@ func (c *check) small(ctx context.Context, pf *packFile, pos, next int) error {
 		c.damaged(oid, pf.key, err)
 		return nil
 	}
+	if c.s.isCondemned(pf, pos) {
+		return nil // what it names may be gone already
+	}
 	c.kinds[oid] = t
 	named, _, err := namedBy(t, data)
 	if err != nil {
@@ -276,7 +281,7 @@ func (c *check) small(ctx context.Context, pf *packFile, pos, next int) error {
 func (c *check) link(ctx context.Context, from OID, k link) error {
 	actual, ok := c.kinds[k.oid]
 	if !ok {
-		info, err := c.s.Stat(ctx, k.oid)
+		info, err := c.s.stat(ctx, k.oid, true)
 		switch {
 		case err == nil:
 			actual = info.Type

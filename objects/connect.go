@@ -124,17 +124,17 @@ func namedBy(t Type, data []byte) (named []link, rules []rule, err error) {
 // notInStore returns the links whose objects the store does not have. One that
 // is there with another type is kept: the check will find it out.
 func (q *Quarantine) notInStore(ctx context.Context, from OID, named []link) ([]link, error) {
-	open := named[:0]
+	open, hide := named[:0], q.hides()
 	for _, k := range named {
 		if k.t != Blob {
 			// Only blobs are raw, so the packs' indexes have the answer; the
 			// type is left to the check, most of these are new anyway.
-			if !q.s.hasSmall(k.oid) {
+			if !q.s.hasSmall(k.oid, hide) {
 				open = append(open, k)
 				continue
 			}
 		}
-		info, err := q.s.Stat(ctx, k.oid)
+		info, err := q.s.stat(ctx, k.oid, hide)
 		switch {
 		case err == nil && info.Type == k.t:
 		case err == nil, errors.Is(err, ErrNotFound):
@@ -164,6 +164,11 @@ func (q *Quarantine) CheckConnected(ctx context.Context, tips []OID) error {
 			return err
 		}
 	}
+	q.mu.Lock()
+	for _, tip := range tips {
+		q.tips[tip] = true
+	}
+	q.mu.Unlock()
 	q.mu.RLock()
 	if q.err != nil {
 		defer q.mu.RUnlock()

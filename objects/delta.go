@@ -173,9 +173,9 @@ func (s *Store) verified(ctx context.Context, oid OID, loc location, entry []byt
 }
 
 // object returns a small object's content; ok is false if no pack has it.
-func (s *Store) object(ctx context.Context, oid OID) (t Type, data []byte, ok bool, err error) {
+func (s *Store) object(ctx context.Context, oid OID, hide bool) (t Type, data []byte, ok bool, err error) {
 	for {
-		entry, loc, ok, err := s.entry(ctx, oid, maxEntry)
+		entry, loc, ok, err := s.entry(ctx, oid, maxEntry, hide)
 		if err != nil || !ok {
 			return 0, nil, false, err
 		}
@@ -224,11 +224,11 @@ func (s *Store) statDelta(ctx context.Context, loc location) (Info, error) {
 
 // Delta implements pack.DeltaReader. The stream's checksum is verified.
 func (s *Store) Delta(ctx context.Context, oid OID) (d pack.StoredDelta, ok bool, err error) {
-	head, loc, ok, err := s.entry(ctx, oid, maxHead)
+	head, loc, ok, err := s.entry(ctx, oid, maxHead, false)
 	if err != nil || !ok || Type(head[0]>>4&7) != plumbing.OFSDeltaObject {
 		return pack.StoredDelta{}, false, err
 	}
-	entry, loc, ok, err := s.entry(ctx, oid, maxEntry)
+	entry, loc, ok, err := s.entry(ctx, oid, maxEntry, false)
 	if err != nil || !ok {
 		return pack.StoredDelta{}, false, err
 	}

@@ -379,7 +379,7 @@ func TestDamagedBasesAreNoticed(t *testing.T) {
 			break
 		}
 	}
-	loc, ok, err := s.find(damaged)
+	loc, ok, err := s.find(damaged, false)
 	if err != nil || !ok {
 		t.Fatal(ok, err)
 	}

@@ -198,11 +198,11 @@ func (in *ingest) openBase(oid OID) (*base, error) {
 	s := in.q.s
 	if data == nil {
 		var ok bool
-		if info.Type, data, ok, err = s.object(in.ctx, oid); err != nil {
+		if info.Type, data, ok, err = s.object(in.ctx, oid, in.q.hides()); err != nil {
 			return nil, err
 		}
 		if !ok {
-			return s.openRawBase(in.ctx, oid)
+			return s.openRawBase(in.ctx, oid, in.q.hides())
 		}
 		info.Size = int64(len(data))
 	}
@@ -210,8 +210,8 @@ func (in *ingest) openBase(oid OID) (*base, error) {
 	return &base{ReaderAt: bytes.NewReader(data), info: info}, nil
 }
 
-func (s *Store) openRawBase(ctx context.Context, oid OID) (*base, error) {
-	size, err := s.rawSize(ctx, oid)
+func (s *Store) openRawBase(ctx context.Context, oid OID, hide bool) (*base, error) {
+	size, err := s.rawSize(ctx, oid, hide)
 	if err != nil {
 		return nil, err
 	}

@@ -59,6 +59,11 @@ func (q *Quarantine) lockConnected(ctx context.Context) error {
 }
 
 func (q *Quarantine) migrate(ctx context.Context) error {
+	q.s.gate.RLock()
+	defer q.s.gate.RUnlock()
+	if err := q.pardonNamed(ctx); err != nil {
+		return err
+	}
 	var raws []backend.Adoption
 	for oid := range q.raw {
 		raws = append(raws, backend.Adoption{Key: rawKey(oid), Path: q.rawPath(oid)})
@@ -111,6 +116,10 @@ func (q *Quarantine) migratePack(ctx context.Context) error {
 		return err
 	}
 	id := sum.String()
+	// The same bytes may be there, and condemned.
+	if err := q.s.pardon(ctx, nil, []string{id}); err != nil {
+		return err
+	}
 	if err := q.s.take(ctx, []backend.Adoption{{Key: packPrefix + id + packSuffix, Path: q.pack.Name()}}); err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/headgate/headgate/objects/backend"
 	"github.com/headgate/headgate/objects/pack"
@@ -18,15 +17,17 @@ const maxOpenPacks = 32
 
 // packFile is one pack in the backend. Where the backend can, it is kept open.
 type packFile struct {
-	id    string // checksum, and name
-	key   string
-	size  int64
-	idx   *pack.Index
-	unmap func() error // ends the use of idx, if that is a mapped file
+	id   string // checksum, and name
+	key  string
+	size int64
+	idx  *pack.Index
+	// mapped tells that idx is a mapped file: it is unmapped when nobody has idx any more.
+	mapped bool
 
-	modified time.Time
-	ages     []age       // if it was joined of others
-	retired  atomic.Bool // another pack has come in its place
+	modified  atomic.Int64 // of its file, in seconds since 1970
+	ages      []age        // if it was joined of others
+	retired   atomic.Bool  // another pack has come in its place
+	condemned bitmap       // never changed, only replaced, under the store's lock
 
 	sorted sync.Once
 	order  []uint32 // see byOffset

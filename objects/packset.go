@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"sort"
 	"sync/atomic"
@@ -33,11 +34,12 @@ type location struct {
 	crc    uint32
 }
 
-// search returns a pack that has the object, and its position there.
-func (ps *packSet) search(oid OID) (pf *packFile, pos int, ok bool) {
+// search returns a pack that has the object, and its position there. hide passes
+// over copies that are condemned.
+func (ps *packSet) search(oid OID, hide bool) (pf *packFile, pos int, ok bool) {
 	hot := ps.hot.Load()
 	if hot != nil {
-		if pos, ok := hot.idx.Find(oid); ok {
+		if pos, ok := hot.idx.Find(oid); ok && !(hide && hot.condemned.has(pos)) {
 			return hot, pos, true
 		}
 	}
@@ -45,7 +47,7 @@ func (ps *packSet) search(oid OID) (pf *packFile, pos int, ok bool) {
 		if pf == hot {
 			continue
 		}
-		if pos, ok := pf.idx.Find(oid); ok {
+		if pos, ok := pf.idx.Find(oid); ok && !(hide && pf.condemned.has(pos)) {
 			ps.hot.Store(pf)
 			return pf, pos, true
 		}
@@ -66,29 +68,24 @@ func (ps *packSet) remove(pf *packFile) {
 	pf.retired.Store(true)
 }
 
-func (ps *packSet) close() error {
-	var errs []error
-	for _, pf := range ps.packs {
-		errs = append(errs, pf.close())
-	}
+func (ps *packSet) close() {
 	ps.packs, ps.byID = nil, nil
 	ps.hot.Store(nil)
-	return errors.Join(errs...)
 }
 
 // hasSmall tells whether the object is in a pack.
-func (s *Store) hasSmall(oid OID) bool {
+func (s *Store) hasSmall(oid OID, hide bool) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	_, _, ok := s.small.search(oid)
+	_, _, ok := s.small.search(oid, hide)
 	return ok
 }
 
 // find returns where a small object is. The error says that the index is wrong.
-func (s *Store) find(oid OID) (loc location, ok bool, err error) {
+func (s *Store) find(oid OID, hide bool) (loc location, ok bool, err error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	pf, pos, ok := s.small.search(oid)
+	pf, pos, ok := s.small.search(oid, hide)
 	if !ok {
 		return location{}, false, nil
 	}
@@ -97,9 +94,9 @@ func (s *Store) find(oid OID) (loc location, ok bool, err error) {
 }
 
 // entry reads the first limit bytes of a small object's pack entry, or all of it.
-func (s *Store) entry(ctx context.Context, oid OID, limit uint32) (b []byte, loc location, ok bool, err error) {
+func (s *Store) entry(ctx context.Context, oid OID, limit uint32, hide bool) (b []byte, loc location, ok bool, err error) {
 	for {
-		loc, ok, err = s.find(oid)
+		loc, ok, err = s.find(oid, hide)
 		if err != nil || !ok {
 			return nil, location{}, false, err
 		}
@@ -122,9 +119,10 @@ const mapFrom = 64 << 10
 // addPack makes a pack's objects visible.
 func (s *Store) addPack(ctx context.Context, id string) error {
 	s.mu.RLock()
-	known := s.small.byID[id] != nil
+	known := s.small.byID[id]
 	s.mu.RUnlock()
-	if known {
+	if known != nil {
+		known.modified.Store(s.now().Unix()) // somebody wants it again
 		return nil
 	}
 	pf, err := s.openPack(ctx, id)
@@ -134,7 +132,7 @@ func (s *Store) addPack(ctx context.Context, id string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.small.byID[id] != nil {
-		return pf.close()
+		return nil
 	}
 	s.small.add(pf)
 	return nil
@@ -148,7 +146,8 @@ func (s *Store) openPack(ctx context.Context, id string) (*packFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	pf.size, pf.modified = info.Size, info.Modified
+	pf.size = info.Size
+	pf.modified.Store(info.Modified.Unix())
 	ages, err := s.readKey(ctx, packPrefix+id+agesSuffix)
 	switch {
 	case err == nil:
@@ -180,7 +179,17 @@ func (s *Store) openPack(ctx context.Context, id string) (*packFile, error) {
 		}
 		return nil, err
 	}
-	pf.idx, pf.unmap = idx, unmap
+	pf.idx = idx
+	if unmap != nil {
+		// Who has looked something up in a pack may still be at it when that is
+		// replaced, or the store is closed.
+		pf.mapped = true
+		runtime.AddCleanup(idx, func(unmap func() error) {
+			if err := unmap(); err != nil {
+				s.log.Warn("cannot unmap an index", "err", err)
+			}
+		}, unmap)
+	}
 	return pf, nil
 }
 
@@ -213,14 +222,6 @@ func verifyIndex(data []byte, id string) (*pack.Index, error) {
 
 // errIndexDoesNotFit is what becomes of a pack that was cut or mixed up.
 var errIndexDoesNotFit = errors.New("its length does not fit its index")
-
-// close ends the use of the index.
-func (pf *packFile) close() error {
-	if pf.unmap == nil {
-		return nil
-	}
-	return pf.unmap()
-}
 
 // byOffset returns the index's positions in the order of the pack. It is made
 // when it is first needed: an entry ends where the next one begins, and the

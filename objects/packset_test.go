@@ -68,7 +68,7 @@ func TestLookupInLargeAndSmallPacks(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if mapped := s.small.packs[0].unmap != nil; mapped != (name == "mapped") {
+			if mapped := s.small.packs[0].mapped; mapped != (name == "mapped") {
 				t.Errorf("is the index mapped? %v", mapped)
 			}
 			for range 1000 {
@@ -79,13 +79,13 @@ func TestLookupInLargeAndSmallPacks(t *testing.T) {
 				}
 				absent := oids[i]
 				absent[19] ^= 1
-				if s.hasSmall(absent) {
+				if s.hasSmall(absent, false) {
 					t.Fatalf("the store has %s, which nobody put", absent)
 				}
 			}
 			// Every entry has its own length, the last ones of the packs too.
 			for _, oid := range oids {
-				loc, ok, err := s.find(oid)
+				loc, ok, err := s.find(oid, false)
 				if err != nil || !ok || loc.length < 10 || loc.length > 30 {
 					t.Fatalf("%s is at %+v, %v, %v", oid, loc, ok, err)
 				}
@@ -157,7 +157,7 @@ func BenchmarkIndex(b *testing.B) {
 			}
 			perObject := float64(heap()-before) / n
 			lookups(b, oids, perObject, func(oid OID) bool {
-				_, ok, err := s.find(oid)
+				_, ok, err := s.find(oid, false)
 				return ok && err == nil
 			})
 			shut(b)

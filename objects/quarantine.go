@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/headgate/headgate/objects/gitobj"
 	"github.com/headgate/headgate/objects/pack"
@@ -30,8 +31,10 @@ var errDiscarded = errors.New("quarantine is discarded")
 // good. It sees itself first, then the store; nobody else sees it. It is safe
 // for concurrent use.
 type Quarantine struct {
-	s   *Store
-	dir string
+	s       *Store
+	dir     string
+	started time.Time
+	began   uint64 // the store's epoch then, see hides
 
 	mu      sync.RWMutex
 	small   map[OID]staged
@@ -39,7 +42,8 @@ type Quarantine struct {
 	pack    *os.File // header, then entries; nil until the first one
 	packEnd int64
 	links   links
-	err     error // why it takes nothing any more
+	tips    map[OID]bool // that were found to be there
+	err     error        // why it takes nothing any more
 }
 
 // staged is a small object in the quarantine's pack.
@@ -56,13 +60,20 @@ func (s *Store) Quarantine() (*Quarantine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Quarantine{
-		s:     s,
-		dir:   dir,
-		small: make(map[OID]staged),
-		raw:   make(map[OID]int64),
-		links: newLinks(),
-	}, nil
+	q := &Quarantine{
+		s:       s,
+		dir:     dir,
+		started: s.now(),
+		small:   make(map[OID]staged),
+		raw:     make(map[OID]int64),
+		links:   newLinks(),
+		tips:    make(map[OID]bool),
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q.began = s.epoch
+	s.quarantines[q] = true
+	return q, nil
 }
 
 func (q *Quarantine) rawPath(oid OID) string { return filepath.Join(q.dir, oid.String()) }
@@ -89,7 +100,7 @@ func (q *Quarantine) Stat(ctx context.Context, oid OID) (Info, error) {
 	if info, ok := q.lookup(oid); ok {
 		return info, nil
 	}
-	return q.s.Stat(ctx, oid)
+	return q.s.stat(ctx, oid, q.hides())
 }
 
 // Open implements Reader.
@@ -103,7 +114,7 @@ func (q *Quarantine) Open(ctx context.Context, oid OID) (Info, io.ReadCloser, er
 	case data != nil:
 		return info, io.NopCloser(bytes.NewReader(data)), nil
 	}
-	return q.s.Open(ctx, oid)
+	return q.s.openObject(ctx, oid, q.hides())
 }
 
 // openOwn returns an object of the quarantine itself: a raw blob's file or a
@@ -144,6 +155,12 @@ func (q *Quarantine) Link(ctx context.Context, oid OID, path string) error {
 	}
 	if _, own := q.lookup(oid); own {
 		return copyOut(ctx, q, oid, path)
+	}
+	if q.hides() {
+		// The store would link what is condemned as well.
+		if _, err := q.Stat(ctx, oid); err != nil {
+			return err
+		}
 	}
 	return q.s.Link(ctx, oid, path)
 }
@@ -352,6 +369,12 @@ func (q *Quarantine) Discard() error {
 		return nil
 	}
 	q.err = errDiscarded
+	s := q.s
+	s.mu.Lock()
+	delete(s.quarantines, q)
+	close(s.ended)
+	s.ended = make(chan struct{})
+	s.mu.Unlock()
 	var err error
 	if q.pack != nil {
 		err = q.pack.Close()

@@ -59,6 +59,8 @@ func (s *Store) candidates() []*packFile {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	packs := slices.Clone(s.small.packs)
+	// Marks would have to be carried over.
+	packs = slices.DeleteFunc(packs, func(pf *packFile) bool { return pf.condemned.count() > 0 })
 	slices.SortFunc(packs, func(a, b *packFile) int {
 		return cmp.Or(cmp.Compare(a.idx.Len(), b.idx.Len()), cmp.Compare(a.id, b.id))
 	})

@@ -397,8 +397,9 @@ func TestJoinedPacksKeepAges(t *testing.T) {
 				continue
 			}
 			for pos := range pf.idx.Len() {
-				if oid := pf.idx.OID(pos); ages[oid].Before(pf.modified) {
-					ages[oid] = pf.modified
+				oid, when := pf.idx.OID(pos), pf.landed(0)
+				if ages[oid].Before(when) {
+					ages[oid] = when
 				}
 			}
 		}
@@ -411,7 +412,7 @@ func TestJoinedPacksKeepAges(t *testing.T) {
 	}
 	s := openIn(t, a, dir, Options{})
 	for oid, when := range ages {
-		loc, ok, err := s.find(oid)
+		loc, ok, err := s.find(oid, false)
 		if err != nil || !ok {
 			t.Fatal(oid, err)
 		}

@@ -352,42 +352,74 @@ func (r *rewriting) store(ctx context.Context) (*packFile, error) {
 
 // swap lets lookups find a new pack, which may be nil, in place of old ones, and
 // then removes those. A lookup that found an object in an old pack a moment ago
-// looks it up again.
+// looks it up again. No quarantine migrates meanwhile: it may bring the very bytes
+// of a pack that goes.
 func (s *Store) swap(ctx context.Context, to *packFile, old []*packFile) error {
+	s.gate.Lock()
+	defer s.gate.Unlock()
+	return s.swapLocked(ctx, to, old)
+}
+
+// swapUnless is swap, unless something was pardoned since there were so many
+// pardons: then the new pack goes, and the result is false.
+func (s *Store) swapUnless(ctx context.Context, to *packFile, old []*packFile, pardons int) (bool, error) {
+	s.gate.Lock()
+	defer s.gate.Unlock()
+	s.mu.RLock()
+	same := s.pardons == pardons
+	known := to != nil && s.small.byID[to.id] != nil
+	s.mu.RUnlock()
+	switch {
+	case same:
+		return true, s.swapLocked(ctx, to, old)
+	case to == nil:
+		return false, nil
+	case known:
+		return false, nil
+	}
+	return false, s.removePacks(ctx, []*packFile{to})
+}
+
+func (s *Store) swapLocked(ctx context.Context, to *packFile, old []*packFile) error {
+	if to != nil {
+		// One of the same bytes may be condemned, of which each object had another
+		// copy. That has just become the last one.
+		if err := s.pardon(ctx, nil, []string{to.id}); err != nil {
+			return err
+		}
+	}
+	var errs []error
 	s.mu.Lock()
 	if to != nil {
 		if same := s.small.byID[to.id]; same != nil {
-			// It is one of the old ones, to the byte.
 			old = slices.DeleteFunc(slices.Clone(old), func(pf *packFile) bool { return pf == same })
-			if err := to.close(); err != nil {
-				s.mu.Unlock()
-				return err
-			}
 			same.ages = to.ages
 		} else {
 			s.small.add(to)
 		}
 	}
-	var errs []error
 	for _, pf := range old {
 		s.small.remove(pf)
-		errs = append(errs, pf.close())
 	}
 	s.mu.Unlock()
-
-	var indexes, rest []string
-	for _, pf := range old {
-		indexes = append(indexes, packPrefix+pf.id+idxSuffix)
-		rest = append(rest, pf.key, packPrefix+pf.id+agesSuffix)
-	}
-	// A pack without an index is nothing, an index without a pack is damage.
-	err := backend.DeleteAll(ctx, s.b, indexes)
-	if err == nil {
-		err = backend.DeleteAll(ctx, s.b, rest)
-	}
+	errs = append(errs, s.removePacks(ctx, old))
 	// Whoever still comes with an old pack finds no file any more.
 	for _, pf := range old {
 		errs = append(errs, s.packs.drop(pf))
 	}
-	return errors.Join(append(errs, err)...)
+	return errors.Join(errs...)
+}
+
+// removePacks removes the files of packs that nothing looks up any more.
+func (s *Store) removePacks(ctx context.Context, packs []*packFile) error {
+	var indexes, rest []string
+	for _, pf := range packs {
+		indexes = append(indexes, packPrefix+pf.id+idxSuffix)
+		rest = append(rest, pf.key, packPrefix+pf.id+agesSuffix)
+	}
+	// A pack without an index is nothing, an index without a pack is damage.
+	if err := backend.DeleteAll(ctx, s.b, indexes); err != nil {
+		return err
+	}
+	return backend.DeleteAll(ctx, s.b, rest)
 }

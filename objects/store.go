@@ -15,6 +15,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
 
@@ -37,7 +38,7 @@ type Options struct {
 }
 
 // Store is a lake's objects: what has been checked, is connected and durable.
-// It only grows. It is safe for concurrent use.
+// Only GC removes any. It is safe for concurrent use.
 //
 // Keys in the backend: raw/ab/<oid> holds a large blob's content as it is,
 // pack/<checksum>.pack small objects, pack/<checksum>.idx where they are. The
@@ -53,6 +54,8 @@ type Store struct {
 	reach     reachability
 	bases     bases
 
+	now        func() time.Time
+	slack      time.Duration // see clockSlack
 	upkeep     chan struct{} // full while packs are rewritten, or must stay
 	auto       bool
 	stuck      atomic.Bool // joining packs by itself has failed
@@ -60,10 +63,23 @@ type Store struct {
 	close      context.CancelFunc
 	background sync.WaitGroup
 
+	// gate is held for reading while a quarantine migrates, and for writing while
+	// files are removed or objects are condemned. It comes before mu.
+	gate      sync.RWMutex
+	pardoning sync.Mutex    // held while the list of the condemned changes; before mu
+	hideFrom  atomic.Uint64 // epoch from which on quarantines do not see what is condemned; 0 if nothing is
+
 	mu    sync.RWMutex
 	small packSet
 	raw   map[OID]int64 // sizes of raw blobs that were seen; bounded, see rawSize
 	sums  blobSums
+
+	removals    int // how often raw blobs were removed
+	condemned   *condemned
+	pardons     int    // how often the list has shrunk
+	epoch       uint64 // how often something was condemned
+	quarantines map[*Quarantine]bool
+	ended       chan struct{} // closed when a quarantine ends, and replaced
 }
 
 const (
@@ -110,15 +126,24 @@ func OpenStore(b backend.Backend, stagingDir string, opt Options) (*Store, error
 		small:     packSet{byID: make(map[string]*packFile)},
 		raw:       make(map[OID]int64),
 		bases:     newBases(),
+		now:       time.Now,
+		slack:     clockSlack,
 		upkeep:    make(chan struct{}, 1),
-		auto:      opt.AutoRepack,
+
+		quarantines: make(map[*Quarantine]bool),
+		ended:       make(chan struct{}),
+
+		auto: opt.AutoRepack,
 	}
 	s.closing, s.close = context.WithCancel(context.Background())
 	if err := s.sweep(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
 	if err := s.loadPacks(context.Background()); err != nil {
-		return nil, errors.Join(err, s.small.close(), lock.Close())
+		return nil, errors.Join(err, lock.Close())
+	}
+	if err := s.loadCondemned(context.Background()); err != nil {
+		return nil, errors.Join(err, lock.Close())
 	}
 	s.autoRepack()
 	return s, nil
@@ -218,15 +243,19 @@ func (s *Store) Close() error {
 	// has not executed its program yet.
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return errors.Join(s.packs.closeAll(), s.small.close(), syscall.Flock(int(s.lock.Fd()), syscall.LOCK_UN), s.lock.Close())
+	s.small.close()
+	return errors.Join(s.packs.closeAll(), syscall.Flock(int(s.lock.Fd()), syscall.LOCK_UN), s.lock.Close())
 }
 
 func notFound(oid OID) error { return fmt.Errorf("%w: %s", ErrNotFound, oid) }
 
 // Stat implements Reader.
-func (s *Store) Stat(ctx context.Context, oid OID) (Info, error) {
+func (s *Store) Stat(ctx context.Context, oid OID) (Info, error) { return s.stat(ctx, oid, false) }
+
+// stat is Stat; hide passes over what is condemned, as in all that follows.
+func (s *Store) stat(ctx context.Context, oid OID, hide bool) (Info, error) {
 	for {
-		head, loc, ok, err := s.entry(ctx, oid, maxHead)
+		head, loc, ok, err := s.entry(ctx, oid, maxHead, hide)
 		if err != nil {
 			return Info{}, err
 		}
@@ -250,7 +279,7 @@ func (s *Store) Stat(ctx context.Context, oid OID) (Info, error) {
 			return Info{}, &CorruptError{oid, err.Error()}
 		}
 	}
-	size, err := s.rawSize(ctx, oid)
+	size, err := s.rawSize(ctx, oid, hide)
 	if err != nil {
 		return Info{}, err
 	}
@@ -258,12 +287,16 @@ func (s *Store) Stat(ctx context.Context, oid OID) (Info, error) {
 }
 
 // rawSize asks the backend, and remembers blobs that exist: connectivity checks
-// ask for the same parts again and again. Nothing is ever removed from a store,
-// so only missing blobs can change.
-func (s *Store) rawSize(ctx context.Context, oid OID) (int64, error) {
+// ask for the same parts again and again. GC makes it forget.
+func (s *Store) rawSize(ctx context.Context, oid OID, hide bool) (int64, error) {
 	s.mu.RLock()
 	size, ok := s.raw[oid]
+	hidden := hide && s.condemned.hasRaw(oid)
+	removals := s.removals
 	s.mu.RUnlock()
+	if hidden {
+		return 0, notFound(oid)
+	}
 	if ok {
 		return size, nil
 	}
@@ -276,6 +309,9 @@ func (s *Store) rawSize(ctx context.Context, oid OID) (int64, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.removals != removals {
+		return info.Size, nil // it may be gone already
+	}
 	if len(s.raw) >= maxSeenRaw {
 		clear(s.raw)
 	}
@@ -285,14 +321,18 @@ func (s *Store) rawSize(ctx context.Context, oid OID) (int64, error) {
 
 // Open implements Reader.
 func (s *Store) Open(ctx context.Context, oid OID) (Info, io.ReadCloser, error) {
-	t, data, ok, err := s.object(ctx, oid)
+	return s.openObject(ctx, oid, false)
+}
+
+func (s *Store) openObject(ctx context.Context, oid OID, hide bool) (Info, io.ReadCloser, error) {
+	t, data, ok, err := s.object(ctx, oid, hide)
 	if err != nil {
 		return Info{}, nil, err
 	}
 	if ok {
 		return Info{Type: t, Size: int64(len(data))}, io.NopCloser(bytes.NewReader(data)), nil
 	}
-	size, rc, ok, err := s.OpenRaw(ctx, oid)
+	size, rc, ok, err := s.openRaw(ctx, oid, hide)
 	if err != nil {
 		return Info{}, nil, err
 	}
@@ -305,7 +345,11 @@ func (s *Store) Open(ctx context.Context, oid OID) (Info, io.ReadCloser, error) 
 
 // OpenRaw implements pack.RawOpener: the content is not verified.
 func (s *Store) OpenRaw(ctx context.Context, oid OID) (size int64, rc io.ReadCloser, ok bool, err error) {
-	size, err = s.rawSize(ctx, oid)
+	return s.openRaw(ctx, oid, false)
+}
+
+func (s *Store) openRaw(ctx context.Context, oid OID, hide bool) (size int64, rc io.ReadCloser, ok bool, err error) {
+	size, err = s.rawSize(ctx, oid, hide)
 	if errors.Is(err, ErrNotFound) {
 		return 0, nil, false, nil
 	}
@@ -322,7 +366,7 @@ func (s *Store) OpenRaw(ctx context.Context, oid OID) (size int64, rc io.ReadClo
 // Deflated implements pack.Deflater. The stream's checksum is verified. What is
 // stored as a delta is deflated anew: whoever takes deltas asks for that.
 func (s *Store) Deflated(ctx context.Context, oid OID) (info Info, stream []byte, ok bool, err error) {
-	b, loc, ok, err := s.entry(ctx, oid, maxEntry)
+	b, loc, ok, err := s.entry(ctx, oid, maxEntry, false)
 	if err != nil || !ok {
 		return Info{}, nil, false, err
 	}
@@ -331,7 +375,7 @@ func (s *Store) Deflated(ctx context.Context, oid OID) (info Info, stream []byte
 		return Info{}, nil, false, &CorruptError{oid, err.Error()}
 	}
 	if t == plumbing.OFSDeltaObject {
-		t, data, ok, err := s.object(ctx, oid)
+		t, data, ok, err := s.object(ctx, oid, false)
 		if err != nil || !ok {
 			return Info{}, nil, false, err
 		}
@@ -348,7 +392,7 @@ func (s *Store) Deflated(ctx context.Context, oid OID) (info Info, stream []byte
 // linked as it is; its content is verified when it is streamed, not here.
 func (s *Store) Link(ctx context.Context, oid OID, path string) error {
 	if l, ok := s.b.(backend.Linker); ok {
-		if !s.hasSmall(oid) {
+		if !s.hasSmall(oid, false) {
 			err := l.Link(ctx, rawKey(oid), path)
 			if errors.Is(err, backend.ErrNotFound) {
 				return notFound(oid)

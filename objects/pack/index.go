@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 )
 
@@ -86,7 +87,8 @@ func WriteIndex(w io.Writer, n int, entry func(int) IndexEntry, packSum OID) err
 }
 
 // Index is an idx file, version 2, that is searched where it lies: in memory or
-// in a mapped file. It is safe for concurrent use.
+// in a mapped file, which may be unmapped when the Index is garbage. It is safe for
+// concurrent use.
 type Index struct {
 	n       int
 	fanout  []byte
@@ -141,14 +143,23 @@ func (x *Index) Len() int { return x.n }
 func (x *Index) PackSum() OID { return x.packSum }
 
 // OID returns the object at a position; the order is that of oids.
-func (x *Index) OID(pos int) OID { return OID(x.oids[pos*20:][:20]) }
+func (x *Index) OID(pos int) OID {
+	oid := OID(x.oids[pos*20:][:20])
+	runtime.KeepAlive(x)
+	return oid
+}
 
 // CRC returns the CRC-32 of the entry at a position.
-func (x *Index) CRC(pos int) uint32 { return binary.BigEndian.Uint32(x.crcs[pos*4:]) }
+func (x *Index) CRC(pos int) uint32 {
+	crc := binary.BigEndian.Uint32(x.crcs[pos*4:])
+	runtime.KeepAlive(x)
+	return crc
+}
 
 // Offset returns where in the pack the object at a position begins. It is 0,
 // where no object can begin, if the index is damaged there.
 func (x *Index) Offset(pos int) int64 {
+	defer runtime.KeepAlive(x)
 	off := binary.BigEndian.Uint32(x.offsets[pos*4:])
 	if off&bigOffset == 0 {
 		return int64(off)
@@ -162,6 +173,7 @@ func (x *Index) Offset(pos int) int64 {
 
 // Find returns the object's position.
 func (x *Index) Find(oid OID) (pos int, ok bool) {
+	defer runtime.KeepAlive(x)
 	lo, hi := x.begins(int(oid[0])), x.begins(int(oid[0])+1)
 	for lo < hi {
 		mid := int(uint(lo+hi) / 2)
@@ -180,6 +192,7 @@ func (x *Index) Find(oid OID) (pos int, ok bool) {
 // Verify reads all of the file, whose bytes r repeats, and checks its checksum,
 // the order of its oids and its offsets.
 func (x *Index) Verify(r io.Reader) error {
+	defer runtime.KeepAlive(x)
 	size := int64(indexOIDs) + int64(x.n)*28 + int64(len(x.big)) + indexTrailer
 	h := sha1.New()
 	if _, err := io.CopyN(h, r, size-TrailerSize); err != nil {
