@@ -36,6 +36,8 @@ func commands() []*command {
 			flags: removeFlags, run: lakeRemove, long: "There is no way back, so --force is needed."},
 		{words: []string{"lake", "fsck"}, args: "<lake>", short: "check every byte of a lake, while it is in use", min: 1, max: 1, admin: true,
 			flags: jsonFlag, run: lakeFsck, long: fsckHelp},
+		{words: []string{"lake", "gc"}, args: "<lake>", short: "remove objects that nothing leads to, while the lake is in use", min: 1, max: 1, admin: true,
+			flags: gcFlags, run: lakeGC, long: gcHelp},
 		{words: []string{"run", "ls"}, args: "<lake>", short: "list a lake's runs, newest first", min: 1, max: 1, flags: runListFlags, run: runList},
 		{words: []string{"run", "show"}, args: "<lake> <run>", short: "show one run", min: 2, max: 2, flags: jsonFlag, run: runShow,
 			long: "--json prints run.json of the run record, which git fetch origin refs/runs/<run> gets with logs and violating rows."},

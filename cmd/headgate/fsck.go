@@ -46,19 +46,9 @@ func (e *faultsError) Error() string {
 func (c *fsckCmd) Run(ctx context.Context, std streams) error {
 	root := filepath.Join(c.Data, "lakes")
 	log := slog.New(slog.DiscardHandler)
-	var names []lake.Name
-	for _, text := range c.Lakes {
-		n, err := lake.ParseName(text)
-		if err != nil {
-			return usagef("%v", err)
-		}
-		names = append(names, n)
-	}
-	if len(names) == 0 {
-		var err error
-		if names, err = lake.ListNames(root); err != nil {
-			return err
-		}
+	names, err := lakesOf(root, c.Lakes)
+	if err != nil {
+		return err
 	}
 	reports := []*lake.Report{}
 	faults := 0

@@ -71,7 +71,9 @@ type Lake struct {
 // close closes what is open; a nil part was never opened.
 func (l *Lake) close() error {
 	var errs []error
-	l.upkeep.end()
+	if l.upkeep != nil {
+		l.upkeep.end()
+	}
 	if l.Secrets != nil {
 		errs = append(errs, l.Secrets.Close())
 	}
