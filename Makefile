@@ -121,8 +121,9 @@ demo-runtime: build venv need-git need-ssh need-ssh-keygen ## play two versions 
 	@HEADGATE_PYTHON=$(CURDIR)/$(PYTHON) KEEP=$(KEEP) test/demo/runtime.sh
 
 .PHONY: bench
-bench: build venv need-git need-ssh ## push-to-published and no-op push, medians of ROUNDS=10
+bench: build venv need-git need-ssh ## push-to-published and no-op push, medians of ROUNDS=10; then bench-transport
 	HEADGATE_PYTHON=$(CURDIR)/$(PYTHON) go run ./test/bench -rounds $(or $(ROUNDS),10) -think $(or $(THINK),5s)
+	$(MAKE) --no-print-directory bench-transport ROUNDS=3
 
 .PHONY: bench-functions
 bench-functions: build venv ## what a sandbox costs: starts, throughput, queries inside against outside. ONLY=words picks some
