@@ -98,7 +98,7 @@ $(CACHE)/jgit/.ready: test/conformance/jgit/pom.xml | need-javac need-mvn
 
 .PHONY: conformance
 conformance: build need-git need-ssh need-dulwich need-pygit2 $(CACHE)/jgit/.ready ## git, go-git, dulwich, libgit2 and JGit against the built server. RUN=name picks a client
-	go test -count=1 -parallel 2 -timeout 20m $(if $(RUN),-v -run 'TestClients/over/.*/$(RUN)') ./test/conformance
+	go test -count=1 -parallel 2 -timeout 40m $(if $(RUN),-v -run 'TestClients/over/.*/$(RUN)') ./test/conformance
 
 .PHONY: e2e
 e2e: build venv need-git need-ssh ## end-to-end scripts: the built server, real git and ssh, gVisor. RUN=name picks one
