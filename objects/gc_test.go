@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -508,4 +509,32 @@ func FuzzCondemned(f *testing.F) {
 			t.Errorf("%+v has two spellings", c)
 		}
 	})
+}
+
+// BenchmarkMark marks a million small objects, reading each: none is reachable,
+// and all are young.
+func BenchmarkMark(b *testing.B) {
+	const n = 1_000_000
+	dir := b.TempDir()
+	l, err := backend.NewLocal(dir + "/objects")
+	if err != nil {
+		b.Fatal(err)
+	}
+	putBlobs(b, l, n, n/4)
+	s := openIn(b, l, dir, Options{})
+	for b.Loop() {
+		before := heap()
+		m, err := s.newMarker(b.Context(), nil)
+		if err == nil {
+			err = m.young(b.Context(), time.Unix(0, 0))
+		}
+		if err != nil || m.seen != n {
+			b.Fatal(m.seen, err)
+		}
+		b.ReportMetric(float64(heap()-before)/n, "heap-B/object")
+		runtime.KeepAlive(m)
+	}
+	if err := s.Close(); err != nil {
+		b.Fatal(err)
+	}
 }
