@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"sort"
 	"sync"
 
@@ -222,33 +221,6 @@ func (s *Store) statDelta(ctx context.Context, loc location) (Info, error) {
 	return Info{}, fmt.Errorf("a chain of more than %d deltas", maxDepth)
 }
 
-// Delta implements pack.DeltaReader. The stream's checksum is verified.
-func (s *Store) Delta(ctx context.Context, oid OID) (d pack.StoredDelta, ok bool, err error) {
-	head, loc, ok, err := s.entry(ctx, oid, maxHead, false)
-	if err != nil || !ok || Type(head[0]>>4&7) != plumbing.OFSDeltaObject {
-		return pack.StoredDelta{}, false, err
-	}
-	entry, loc, ok, err := s.entry(ctx, oid, maxEntry, false)
-	if err != nil || !ok {
-		return pack.StoredDelta{}, false, err
-	}
-	if crc32.ChecksumIEEE(entry) != loc.crc {
-		return pack.StoredDelta{}, false, &CorruptError{oid, "its pack entry does not match its checksum"}
-	}
-	h, err := parseHead(entry, loc.offset)
-	if err != nil {
-		return pack.StoredDelta{}, false, &CorruptError{oid, err.Error()}
-	}
-	if h.t != plumbing.OFSDeltaObject {
-		return pack.StoredDelta{}, false, nil // it was stored anew
-	}
-	pos, _, err := loc.pack.at(h.base)
-	if err != nil {
-		return pack.StoredDelta{}, false, &CorruptError{oid, err.Error()}
-	}
-	return pack.StoredDelta{Base: loc.pack.idx.OID(pos), Size: h.size, Stream: entry[h.n:]}, true, nil
-}
-
 // inflated returns what a zlib stream holds, which must be size bytes.
 func inflated(stream []byte, size int64) ([]byte, error) {
 	// Deflate shrinks by at most 1032 to 1: a damaged size must not allocate more.
@@ -258,5 +230,3 @@ func inflated(stream []byte, size int64) ([]byte, error) {
 	data := make([]byte, size)
 	return data, inflate(stream, data)
 }
-
-var _ pack.DeltaReader = (*Store)(nil)

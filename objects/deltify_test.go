@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -136,14 +137,15 @@ func (v *versions) hold() {
 func (v *versions) depths() map[int]int {
 	v.tb.Helper()
 	count := map[int]int{}
+	r := v.s.OpenPacked()
 	for oid := range v.all {
 		depth := 0
 		for {
-			d, ok, err := v.s.Delta(context.Background(), oid)
+			d, ok, err := r.Packed(context.Background(), oid)
 			if err != nil {
 				v.tb.Fatal(err)
 			}
-			if !ok {
+			if !ok || d.Base.IsZero() {
 				break
 			}
 			depth++
@@ -271,6 +273,84 @@ func TestBasesThatGo(t *testing.T) {
 	}
 }
 
+// Who reads deltas while their packs are replaced finds everything at every
+// moment.
+func TestReadersOfDeltasSeeNoGap(t *testing.T) {
+	dir := t.TempDir()
+	b, err := backend.NewLocal(filepath.Join(dir, "objects"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := openIn(t, b, dir, Options{})
+	v := newVersions(t, s, 60, 30)
+	for range 120 {
+		v.change()
+	}
+	rewrite := func() {
+		packs := slices.Clone(s.small.packs)
+		pf, err := s.rewrite(t.Context(), packs, func(*packFile, int) bool { return true })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.swap(t.Context(), pf, packs); err != nil {
+			t.Fatal(err)
+		}
+		if len(packs) > 1 && !pf.mapped {
+			t.Fatal("the index is too small to be mapped")
+		}
+	}
+	rewrite()
+	var deltas []OID
+	r := s.OpenPacked()
+	for oid := range v.all {
+		if p, ok, err := r.Packed(t.Context(), oid); err != nil {
+			t.Fatal(err)
+		} else if ok && !p.Base.IsZero() {
+			deltas = append(deltas, oid)
+		}
+	}
+	done := make(chan struct{})
+	var readers sync.WaitGroup
+	all, types := maps.Clone(v.all), maps.Clone(v.types)
+	for n := range 4 {
+		readers.Go(func() {
+			r := s.OpenPacked()
+			for i := n; ; i++ {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				oid := deltas[i%len(deltas)]
+				s.bases.mu.Lock()
+				s.bases.cache = newBaseCache(0)
+				s.bases.mu.Unlock()
+				if data, err := ReadAll(t.Context(), s, oid, types[oid], 1<<20); err != nil || !bytes.Equal(data, all[oid]) {
+					t.Errorf("object %s: %v", oid, err)
+					return
+				}
+				if info, err := s.Stat(t.Context(), oid); err != nil || info.Size != int64(len(all[oid])) {
+					t.Errorf("stat %s: %+v, %v", oid, info, err)
+					return
+				}
+				if _, ok, err := r.Packed(t.Context(), oid); err != nil || !ok {
+					t.Errorf("packed %s: %v, %v", oid, ok, err)
+					return
+				}
+			}
+		})
+	}
+	for range 15 {
+		v.change()
+		rewrite()
+	}
+	close(done)
+	readers.Wait()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // placed is where a test's pack has its objects.
 type placed struct {
 	sent, known map[OID]bool
@@ -372,9 +452,9 @@ func TestDamagedBasesAreNoticed(t *testing.T) {
 	}
 	var damaged, delta OID
 	for oid := range v.all {
-		if d, ok, err := s.Delta(t.Context(), oid); err != nil {
+		if d, ok, err := s.OpenPacked().Packed(t.Context(), oid); err != nil {
 			t.Fatal(err)
-		} else if ok {
+		} else if ok && !d.Base.IsZero() {
 			damaged, delta = d.Base, oid
 			break
 		}

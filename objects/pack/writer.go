@@ -1,6 +1,7 @@
 package pack
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha1"
 	"encoding/binary"
@@ -42,18 +43,24 @@ type SumKeeper interface {
 	KeepAdler32(oid OID, sum uint32)
 }
 
-// StoredDelta is an object as it is stored: what makes it of another one.
-type StoredDelta struct {
-	Base   OID
-	Size   int64  // of the delta
-	Stream []byte // zlib
+// Packed is an object as a pack holds it: whole, or what makes it of another one.
+type Packed struct {
+	Type   Type   // of a whole object
+	Base   OID    // of a delta; zero if the object is whole
+	Size   int64  // inflated, of the object or of the delta
+	Stream []byte // zlib, valid until the next call
 }
 
-// DeltaReader is the optional ability of a Reader to give an object as the delta
-// that it is stored as. ok is false if it is stored whole, or not there. Following
-// bases ends at a whole object.
-type DeltaReader interface {
-	Delta(ctx context.Context, oid OID) (d StoredDelta, ok bool, err error)
+// PackedReader gives objects as they are packed. ok is false for one that is not
+// in a pack. Following bases ends at a whole object. It is not safe for concurrent use.
+type PackedReader interface {
+	Packed(ctx context.Context, oid OID) (p Packed, ok bool, err error)
+}
+
+// PackedOpener is the optional ability of a Reader to read many objects as they
+// are packed.
+type PackedOpener interface {
+	OpenPacked() PackedReader
 }
 
 // Placement says of objects where they are, for deltas to name them.
@@ -96,14 +103,17 @@ type Writer struct {
 	at     int64 // bytes written
 	deltas int
 
-	from      DeltaReader // nil: objects are written whole
-	places    Placement
+	packed    PackedReader // nil if the reader has none
+	places    Placement    // nil: objects are written whole
 	byOffsets bool
 }
 
 // NewWriter returns a writer of a pack of exactly n objects out of r.
 func NewWriter(w io.Writer, r Reader, n int) *Writer {
 	pw := &Writer{out: w, r: r, sum: sha1.New(), left: n}
+	if o, ok := r.(PackedOpener); ok {
+		pw.packed = o.OpenPacked()
+	}
 	if n < 0 || int64(n) > 0xffffffff {
 		pw.err = fmt.Errorf("a pack cannot hold %d objects", n)
 		return pw
@@ -118,8 +128,8 @@ func NewWriter(w io.Writer, r Reader, n int) *Writer {
 // An object that a delta needs is written before it. It must be called before the
 // first object, and does nothing if the reader stores no deltas.
 func (w *Writer) ReuseDeltas(places Placement, byOffset bool) {
-	if r, ok := w.r.(DeltaReader); ok {
-		w.from, w.places, w.byOffsets = r, places, byOffset
+	if w.packed != nil {
+		w.places, w.byOffsets = places, byOffset
 	}
 }
 
@@ -153,23 +163,32 @@ func (w *Writer) WriteObject(ctx context.Context, oid OID) error {
 	}
 	// Bases first: each is written when the one below it is.
 	chain := []OID{oid}
-	var deltas []StoredDelta // of the chain's objects, but perhaps the last
-	for w.from != nil {
+	var deltas []Packed // of the chain's objects, but perhaps the last
+	var whole Packed    // the last one, if it is packed whole
+	for w.packed != nil {
 		last := chain[len(chain)-1]
-		if w.places.Offset(last) != 0 {
+		if w.places != nil && w.places.Offset(last) != 0 {
 			chain = chain[:len(chain)-1]
 			break
 		}
-		d, ok, err := w.from.Delta(ctx, last)
+		p, ok, err := w.packed.Packed(ctx, last)
 		if err != nil {
 			w.err = fmt.Errorf("write %s: %w", last, err)
 			return w.err
 		}
-		sent := ok && w.places.Sent(d.Base)
-		if !ok || !sent && !w.places.Known(d.Base) {
+		if ok && p.Base.IsZero() {
+			whole = p
 			break
 		}
-		deltas = append(deltas, d)
+		if !ok || w.places == nil {
+			break
+		}
+		sent := w.places.Sent(p.Base)
+		if !sent && !w.places.Known(p.Base) {
+			break
+		}
+		p.Stream = bytes.Clone(p.Stream)
+		deltas = append(deltas, p)
 		if !sent {
 			break // the receiver has the base
 		}
@@ -177,7 +196,7 @@ func (w *Writer) WriteObject(ctx context.Context, oid OID) error {
 			w.err = fmt.Errorf("write %s: it is stored as a chain of more than %d deltas", oid, maxChain)
 			return w.err
 		}
-		chain = append(chain, d.Base)
+		chain = append(chain, p.Base)
 	}
 	for i := len(chain) - 1; i >= 0 && w.err == nil; i-- {
 		if w.left == 0 {
@@ -187,15 +206,19 @@ func (w *Writer) WriteObject(ctx context.Context, oid OID) error {
 		w.left--
 		at := w.at
 		var err error
-		if i < len(deltas) {
+		switch {
+		case i < len(deltas):
 			err = w.writeDelta(at, deltas[i])
-		} else {
+		case whole.Stream != nil:
+			w.write(AppendEntryHeader(nil, whole.Type, whole.Size))
+			w.write(whole.Stream)
+		default:
 			err = w.writeObject(ctx, chain[i])
 		}
 		if err != nil && w.err == nil {
 			w.err = fmt.Errorf("write %s: %w", chain[i], err)
 		}
-		if w.from != nil {
+		if w.places != nil {
 			w.places.SetOffset(chain[i], uint32(min(at, farAway)))
 		}
 	}
@@ -206,7 +229,7 @@ func (w *Writer) WriteObject(ctx context.Context, oid OID) error {
 const maxChain = 4096
 
 // writeDelta writes a delta whose base is in front of it, or with the receiver.
-func (w *Writer) writeDelta(at int64, d StoredDelta) error {
+func (w *Writer) writeDelta(at int64, d Packed) error {
 	w.deltas++
 	if off := w.places.Offset(d.Base); w.byOffsets && off != 0 && off != farAway {
 		w.write(AppendDistance(AppendEntryHeader(nil, plumbing.OFSDeltaObject, d.Size), at-int64(off)))

@@ -13,6 +13,7 @@ type placement struct {
 	theirs *objectSet // nil: no object may be left out as a base
 	known  []uint32   // offsets by position
 	rest   map[objects.OID]uint32
+	last   key // looked up last: the same object is often asked about twice
 }
 
 func (l *objectList) placement(thin bool) *placement {
@@ -26,21 +27,28 @@ func (l *objectList) placement(thin bool) *placement {
 	return p
 }
 
-func (p *placement) Sent(oid objects.OID) bool { return p.sent.has(p.g.key(oid)) }
+func (p *placement) key(oid objects.OID) key {
+	if p.last.oid != oid {
+		p.last = p.g.key(oid)
+	}
+	return p.last
+}
+
+func (p *placement) Sent(oid objects.OID) bool { return p.sent.has(p.key(oid)) }
 
 func (p *placement) Known(oid objects.OID) bool {
-	return p.theirs != nil && p.theirs.has(p.g.key(oid))
+	return p.theirs != nil && p.theirs.has(p.key(oid))
 }
 
 func (p *placement) Offset(oid objects.OID) uint32 {
-	if k := p.g.key(oid); k.known {
+	if k := p.key(oid); k.known {
 		return p.known[k.pos]
 	}
 	return p.rest[oid]
 }
 
 func (p *placement) SetOffset(oid objects.OID, off uint32) {
-	if k := p.g.key(oid); k.known {
+	if k := p.key(oid); k.known {
 		p.known[k.pos] = off
 	} else {
 		p.rest[oid] = off
