@@ -21,6 +21,7 @@ import (
 	"github.com/headgate/headgate/objects/gitobj"
 	"github.com/headgate/headgate/objects/pack"
 	"github.com/headgate/headgate/objects/reach"
+	"github.com/headgate/headgate/refs"
 )
 
 // counted is a store that counts what is read of it, with an index of its own.
@@ -392,5 +393,51 @@ func TestIndexSavesReads(t *testing.T) {
 		if err != nil || ready != c.ready || r.opens > 1 {
 			t.Errorf("%s: ready is %v, %v after %d reads", c.name, ready, err, r.opens)
 		}
+	}
+}
+
+// A client that is up to date asks for refs and no more. No object is read for
+// that, and none is looked up, however many tags there are to peel.
+func TestNothingIsReadForWhoIsUpToDate(t *testing.T) {
+	store := newStore(t)
+	commits := line(t, store, 300)
+	var updates []refs.Update
+	var tips []objects.OID
+	write(t, store, func(w *writer) {
+		for i, oid := range commits {
+			tag := w.tag(fmt.Sprint("v", i), objects.Commit, oid)
+			tips = append(tips, tag)
+			updates = append(updates, refs.Update{Name: refs.Name(fmt.Sprint("refs/tags/v", i)), New: tag})
+		}
+	})
+	tip := commits[299]
+	updates = append(updates, refs.Update{Name: "refs/heads/main", New: tip})
+	names := refs.NewMemory()
+	if err := names.Apply(t.Context(), updates, refs.Cause{}); err != nil {
+		t.Fatal(err)
+	}
+	r := &counted{Store: store}
+	s := &Server{Objects: r, Refs: names, Head: "refs/heads/main", Agent: "headgate/test"}
+	want, err := ask(t, s, "ls-refs", "peel", "symrefs")
+	if err != nil || r.opens == 0 {
+		t.Fatalf("without an index: %d reads, %v", r.opens, err)
+	}
+	if r.x, err = reach.Build(t.Context(), store, nil, append(tips, tip)); err != nil {
+		t.Fatal(err)
+	}
+	r.opens, r.stats = 0, 0
+	got, err := ask(t, s, "ls-refs", "peel", "symrefs")
+	if err != nil || !slices.Equal(got, want) || len(got) != 302 {
+		t.Errorf("%d lines, without an index %d; %v", len(got), len(want), err)
+	}
+	if r.opens+r.stats != 0 {
+		t.Errorf("%d objects were read and %d looked up", r.opens, r.stats)
+	}
+	// include-tag peels them too; what is there must be looked up once.
+	if _, err := ask(t, s, "fetch", "want "+tip.String(), "have "+tip.String(), "include-tag", "done"); err != nil {
+		t.Fatal(err)
+	}
+	if r.opens != 0 || r.stats > 2 {
+		t.Errorf("a fetch of nothing: %d objects were read and %d looked up", r.opens, r.stats)
 	}
 }
