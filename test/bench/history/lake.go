@@ -29,6 +29,7 @@ type shape struct {
 	commits, tags int
 	tables, parts int // of each table
 	rewritten     int // parts of one commit
+	packs         int // that came with pushes, and are joined
 }
 
 // lake is where it was put, and what there is to ask for.
@@ -38,6 +39,7 @@ type lake struct {
 	tags      []objects.OID
 	unrelated objects.OID
 	objects   int
+	bytes     int64 // of the packs
 }
 
 func (l *lake) tip() objects.OID { return l.commits[len(l.commits)-1] }
@@ -169,7 +171,21 @@ func makeLake(dir string, sh shape) (*lake, error) {
 		return p.put(objects.Commit, []byte(b.String()))
 	}
 	l.unrelated = commit(-1)
+	roll := func() error {
+		l.objects += len(p.entries)
+		l.bytes += p.at
+		if err := p.close(l.dir); err != nil {
+			return err
+		}
+		p, err = newPacker(dir)
+		return err
+	}
 	for i := range sh.commits {
+		if i > 0 && i%((sh.commits+sh.packs-1)/sh.packs) == 0 {
+			if err := roll(); err != nil {
+				return nil, err
+			}
+		}
 		t := rnd.IntN(sh.tables)
 		for range sh.rewritten {
 			parts[t][rnd.IntN(sh.parts)] = part()
@@ -189,7 +205,8 @@ func makeLake(dir string, sh shape) (*lake, error) {
 		target := l.commits[i*len(l.commits)/sh.tags]
 		l.tags = append(l.tags, p.put(objects.Tag, fmt.Appendf(nil, "object %s\ntype commit\ntag v%d\ntagger Ada <ada@example.org> 1500000000 +0000\n\nrelease\n", target, i)))
 	}
-	l.objects = len(p.entries)
+	l.objects += len(p.entries)
+	l.bytes += p.at
 	return l, p.close(l.dir)
 }
 

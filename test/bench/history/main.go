@@ -36,13 +36,15 @@ func main() {
 	flag.IntVar(&sh.tables, "tables", 100, "tables in each commit")
 	flag.IntVar(&sh.parts, "parts", 20, "parts of each table")
 	flag.IntVar(&sh.rewritten, "rewritten", 5, "parts that a commit rewrites")
+	flag.IntVar(&sh.packs, "packs", 50, "pushes that the lake came with")
+	noGit := flag.Bool("no-git", false, "leave stock git out: its repack takes by far the most time")
 	rounds := flag.Int("rounds", 5, "of each request; the figures are medians")
 	out := flag.String("json", "", "write the figures to this file too")
 	dir := flag.String("dir", "", "where to make the lake; a temporary directory that is removed if empty")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, sh, *rounds, *dir, *out); err != nil {
+	if err := run(ctx, sh, *rounds, *noGit, *dir, *out); err != nil {
 		fmt.Fprintln(os.Stderr, "history:", err)
 		stop()
 		os.Exit(1)
@@ -62,16 +64,20 @@ type figure struct {
 type report struct {
 	Commits  int      `json:"commits"`
 	Objects  int      `json:"objects"`
-	Build    float64  `json:"index_build_ms"` // processor time
-	Again    float64  `json:"index_again_ms"` // on top of itself
+	Pushed   int64    `json:"pushed_bytes"` // packs as they came
+	Joined   int64    `json:"joined_bytes"` // as the server joins them
+	GitBytes int64    `json:"git_bytes"`    // as git repack -ad does
+	Join     float64  `json:"join_ms"`      // processor time
+	GitJoin  float64  `json:"git_repack_ms"`
+	Build    float64  `json:"index_build_ms"`
 	Index    int      `json:"index_bytes"`
 	Clones   float64  `json:"eight_clones_peak_mib"` // resident, of a process that serves eight at once
 	Requests []figure `json:"requests"`
 }
 
-func run(ctx context.Context, sh shape, rounds int, dir, out string) (err error) {
-	if sh.commits < 1000 || rounds < 1 {
-		return errors.New("want at least 1000 commits and a round")
+func run(ctx context.Context, sh shape, rounds int, noGit bool, dir, out string) (err error) {
+	if sh.commits < 1000 || rounds < 1 || sh.packs < 1 {
+		return errors.New("want at least 1000 commits, a round and a pack")
 	}
 	if dir == "" {
 		if dir, err = os.MkdirTemp("", "headgate-history-"); err != nil {
@@ -82,6 +88,10 @@ func run(ctx context.Context, sh shape, rounds int, dir, out string) (err error)
 	note := func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 	note("making a lake of %d commits", sh.commits)
 	l, err := makeLake(dir, sh)
+	if err != nil {
+		return err
+	}
+	files, err := l.linkPacks(filepath.Join(dir, "pushed"))
 	if err != nil {
 		return err
 	}
@@ -99,7 +109,7 @@ func run(ctx context.Context, sh shape, rounds int, dir, out string) (err error)
 		return err
 	}
 	server := &uploadpack.Server{Objects: store, Refs: names, Head: "refs/heads/main", Agent: "headgate/bench"}
-	r := report{Commits: len(l.commits), Objects: l.objects}
+	r := report{Commits: len(l.commits), Objects: l.objects, Pushed: l.bytes}
 
 	requests := l.requests()
 	note("answering without an index")
@@ -109,6 +119,13 @@ func run(ctx context.Context, sh shape, rounds int, dir, out string) (err error)
 			return fmt.Errorf("%s: %w", q.name, err)
 		}
 		r.Requests = append(r.Requests, f)
+	}
+	note("joining packs")
+	if r.Join, err = cpu(func() error { _, err := store.Repack(ctx); return err }); err != nil {
+		return err
+	}
+	if r.Joined, err = packBytes(filepath.Join(l.dir, "pack")); err != nil {
+		return err
 	}
 	note("building the index")
 	tips := append([]objects.OID{l.tip(), l.unrelated}, l.tags...)
@@ -121,12 +138,17 @@ func run(ctx context.Context, sh shape, rounds int, dir, out string) (err error)
 	}
 	r.Index = len(x.Bytes())
 
-	note("making git's copy")
 	repo := filepath.Join(dir, "git")
-	if err := l.gitCopy(ctx, repo); err != nil {
-		return err
+	if !noGit {
+		note("making git's copy")
+		if r.GitJoin, err = l.gitCopy(ctx, repo, files); err != nil {
+			return err
+		}
+		if r.GitBytes, err = packBytes(filepath.Join(repo, "objects", "pack")); err != nil {
+			return err
+		}
 	}
-	note("answering with the index, and with git")
+	note("answering with the index")
 	for i, q := range requests {
 		f := &r.Requests[i]
 		if f.Ours, err = median(rounds, func() (ms float64, err error) {
@@ -134,6 +156,9 @@ func run(ctx context.Context, sh shape, rounds int, dir, out string) (err error)
 			return ms, err
 		}); err != nil {
 			return fmt.Errorf("%s: %w", q.name, err)
+		}
+		if noGit {
+			continue
 		}
 		if f.Git, err = median(rounds, func() (ms float64, err error) {
 			ms, f.GitB, err = gits(ctx, repo, q.bytes)
@@ -148,6 +173,10 @@ func run(ctx context.Context, sh shape, rounds int, dir, out string) (err error)
 			return cpu(func() error { return q.ours(ctx, store) })
 		}); err != nil {
 			return err
+		}
+		if noGit {
+			r.Requests = append(r.Requests, f)
+			continue
 		}
 		if f.Git, err = median(rounds, func() (float64, error) {
 			cmd := exec.CommandContext(ctx, "git", append([]string{"--git-dir=" + repo}, q.git...)...)
@@ -183,6 +212,9 @@ func run(ctx context.Context, sh shape, rounds int, dir, out string) (err error)
 func print(r report) {
 	fmt.Printf("%d commits, %d objects; index %.1f MiB, built in %.1f s of processor time\n",
 		r.Commits, r.Objects, float64(r.Index)/(1<<20), r.Build/1000)
+	mib := func(n int64) float64 { return float64(n) / (1 << 20) }
+	fmt.Printf("packs: %.1f MiB as they came, %.1f joined in %.1f s, %.1f by git repack -ad in %.1f s\n",
+		mib(r.Pushed), mib(r.Joined), r.Join/1000, mib(r.GitBytes), r.GitJoin/1000)
 	fmt.Printf("%-34s %12s %10s %10s %12s %12s\n", "processor time, ms", "no index", "headgate", "git", "bytes", "git's")
 	for _, f := range r.Requests {
 		fmt.Printf("%-34s %12.1f %10.2f %10.2f %12d %12d\n", f.Name, f.Without, f.Ours, f.Git, f.Bytes, f.GitB)
