@@ -108,6 +108,10 @@ e2e: build venv need-git need-ssh ## end-to-end scripts: the built server, real 
 memory: build need-git need-ssh need-ssh-keygen ## the server's memory while SIZE=512MiB is pushed and cloned
 	HEADGATE_SIZE=$(SIZE) go test -count=1 -timeout 60m ./test/bench/transport
 
+.PHONY: bench-history
+bench-history: need-git ## fetches on a long history beside git upload-pack, in processor time. COMMITS=100000
+	go run ./test/bench/history -commits $(or $(COMMITS),100000) -rounds $(or $(ROUNDS),5) $(if $(JSON),-json $(JSON))
+
 .PHONY: replay
 replay: ## push every example lake and replay each gate commit: all oids must be equal
 	$(MAKE) e2e RUN=replay-of-every-example
