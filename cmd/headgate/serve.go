@@ -100,7 +100,7 @@ func (c *serveCmd) Run(ctx context.Context, std streams) error {
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		return usagef("--tls-cert and --tls-key go together")
 	}
-	raiseHeap()
+	defer raiseHeap()()
 	worker, err := c.path()
 	if err != nil {
 		return err
