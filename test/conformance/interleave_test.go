@@ -265,9 +265,12 @@ func (a *actor) cloneFiltered() {
 	}
 }
 
-// collect has the server check the lake while it is in use.
+// collect has the server remove garbage, and check the lake, while it is in use.
+// The grace period is longer than any other actor takes from reading the refs to
+// the end of what it does with them.
 func (a *actor) collect() {
 	a.Helper()
+	a.s.ask(a.T, "lake", "gc", a.lake, "--grace", "10s", "--reflog", "10s", "--wait", "1s")
 	a.s.ask(a.T, "lake", "fsck", a.lake)
 }
 
