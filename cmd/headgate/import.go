@@ -12,6 +12,8 @@ import (
 	"sort"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/headgate/headgate/exec/protocol"
 	"github.com/headgate/headgate/objects/table"
 )
@@ -222,7 +224,7 @@ func (c *importCmd) cut(ctx context.Context, w cutting, stage string, note func(
 			return err
 		}
 		_, err = io.Copy(f, r)
-		return errors.Join(err, f.Sync(), f.Close())
+		return errors.Join(err, f.Close()) // install makes them durable, many at a time
 	}, note)
 	if err != nil {
 		return nil, nil, err
@@ -304,6 +306,25 @@ func (c *importCmd) extend(ctx context.Context, lake *checkout, old *localTable,
 
 func sameColumn(a, b table.Column) bool { return a.Name == b.Name && a.Type == b.Type }
 
+// syncsAtOnce is how many files are made durable at a time: waiting for the disk
+// overlaps well, and a table has hundreds of parts.
+const syncsAtOnce = 8
+
+func syncFiles(paths []string) error {
+	var g errgroup.Group
+	g.SetLimit(syncsAtOnce)
+	for _, path := range paths {
+		g.Go(func() error {
+			f, err := os.Open(path)
+			if err != nil {
+				return err
+			}
+			return errors.Join(f.Sync(), f.Close())
+		})
+	}
+	return g.Wait()
+}
+
 // install puts a snapshot into the table's directory. The new table.json is what
 // makes it the table: until it is renamed into place the old table stands whole,
 // with files beside it that it does not name, and after a failure not even those.
@@ -336,9 +357,15 @@ func install(dir string, snap *table.Snapshot, parts map[string]string) (err err
 		}
 		added = append(added, path)
 	}
+	if err := syncFiles(added); err != nil {
+		return err
+	}
 	next := filepath.Join(dir, "."+table.FileName+".new")
 	added = append(added, next)
 	if err := os.WriteFile(next, snap.Encode(), 0o644); err != nil {
+		return err
+	}
+	if err := syncFiles([]string{next}); err != nil {
 		return err
 	}
 	if err := os.Rename(next, filepath.Join(dir, table.FileName)); err != nil {
