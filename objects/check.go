@@ -8,8 +8,12 @@ import (
 	"hash/crc32"
 	"io"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/headgate/headgate/objects/backend"
 	"github.com/headgate/headgate/objects/pack"
@@ -191,12 +195,17 @@ func (r readerCtx) Read(p []byte) (int, error) {
 	return r.r.Read(p)
 }
 
-// raws reads every raw blob.
+// raws reads every raw blob, on all processors.
 func (c *check) raws(ctx context.Context) error {
-	return c.s.b.List(ctx, rawPrefix, func(info backend.Info) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	var mu sync.Mutex // of what is found meanwhile
+	err := c.s.b.List(ctx, rawPrefix, func(info backend.Info) error {
 		hex := info.Key[strings.LastIndexByte(info.Key, '/')+1:]
 		oid, err := ParseOID(hex)
 		if err != nil || rawKey(oid) != info.Key {
+			mu.Lock()
+			defer mu.Unlock()
 			c.report(Fault{Kind: Stray, Key: info.Key, Detail: "this is no name of a raw blob"})
 			return nil
 		}
@@ -205,23 +214,34 @@ func (c *check) raws(ctx context.Context) error {
 		if !c.s.hiddenRaw(oid) {
 			c.kinds[oid] = Blob
 		}
-		rc, err := c.s.b.Get(ctx, info.Key, 0, -1)
-		if err == nil {
-			var n int64
-			v := newVerifyingReader(rc, oid, Info{Type: Blob, Size: info.Size})
-			n, err = io.Copy(io.Discard, readerCtx{ctx, v})
-			err = errors.Join(err, v.Close())
+		g.Go(func() error {
+			n, err := c.raw(ctx, oid, info)
+			mu.Lock()
+			defer mu.Unlock()
 			c.stats.Bytes += n
-		}
-		if err == nil {
+			if err == nil {
+				return nil
+			}
+			if err := stopped(ctx, err); err != nil {
+				return err
+			}
+			c.damaged(oid, info.Key, err)
 			return nil
-		}
-		if err := stopped(ctx, err); err != nil {
-			return err
-		}
-		c.damaged(oid, info.Key, err)
+		})
 		return nil
 	})
+	return errors.Join(err, g.Wait())
+}
+
+// raw reads one raw blob, and returns how many bytes it read.
+func (c *check) raw(ctx context.Context, oid OID, info backend.Info) (int64, error) {
+	rc, err := c.s.b.Get(ctx, info.Key, 0, -1)
+	if err != nil {
+		return 0, err
+	}
+	v := newVerifyingReader(rc, oid, Info{Type: Blob, Size: info.Size})
+	n, err := io.Copy(io.Discard, readerCtx{ctx, v})
+	return n, errors.Join(err, v.Close())
 }
 
 func (c *check) damaged(oid OID, key string, err error) {

@@ -35,7 +35,7 @@ func commands() []*command {
 		{words: []string{"lake", "rm"}, args: "<lake>", short: "remove a lake with everything in it", min: 1, max: 1, admin: true,
 			flags: removeFlags, run: lakeRemove, long: "There is no way back, so --force is needed."},
 		{words: []string{"lake", "fsck"}, args: "<lake>", short: "check every byte of a lake, while it is in use", min: 1, max: 1, admin: true,
-			flags: jsonFlag, run: lakeFsck, long: fsckHelp},
+			flags: fsckFlags, run: lakeFsck, long: fsckHelp},
 		{words: []string{"lake", "gc"}, args: "<lake>", short: "remove objects that nothing leads to, while the lake is in use", min: 1, max: 1, admin: true,
 			flags: gcFlags, run: lakeGC, long: gcHelp},
 		{words: []string{"run", "ls"}, args: "<lake>", short: "list a lake's runs, newest first", min: 1, max: 1, flags: runListFlags, run: runList},

@@ -13,6 +13,7 @@ import (
 type fsckCmd struct {
 	Lakes []string `arg:"" optional:"" name:"lake" help:"Which lakes; all if none is named."`
 	Data  string   `help:"The server's data directory." default:"headgate-data" type:"existingdir" placeholder:"DIR"`
+	All   bool     `help:"Check the tables of all commits, not of the refs' tips only." name:"all-commits"`
 	JSON  bool     `help:"Print one JSON document: a list of reports." name:"json"`
 }
 
@@ -24,8 +25,9 @@ func (fsckCmd) Help() string {
 
 Reads every byte of the lakes' objects: packs and indexes against their checksums,
 objects against their names and git's rules, and what they name is there. Every ref
-must name an object, and every table.json at a ref's tip be true of its directory;
-one that is not is a warning, since a branch without a gate takes any table.
+must name an object, and every table.json at a ref's tip be true of its directory:
+one that is not is a fault where the gate must have passed it, and a warning on
+a branch without a gate, which takes any table.
 No server may have the lakes open. Only what a killed server left half-done is
 removed, as at every start of a server.
 
@@ -53,7 +55,7 @@ func (c *fsckCmd) Run(ctx context.Context, std streams) error {
 	reports := []*lake.Report{}
 	faults := 0
 	for _, n := range names {
-		r, err := lake.Fsck(ctx, root, n, log)
+		r, err := lake.Fsck(ctx, root, n, lake.FsckOptions{AllCommits: c.All}, log)
 		if err != nil {
 			return err
 		}

@@ -13,8 +13,6 @@ import (
 
 	"github.com/headgate/headgate/objects"
 	"github.com/headgate/headgate/objects/backend"
-	"github.com/headgate/headgate/objects/history"
-	"github.com/headgate/headgate/objects/table"
 	"github.com/headgate/headgate/refs"
 )
 
@@ -35,10 +33,10 @@ type Report struct {
 	Packs    int     `json:"packs"`
 	Bytes    int64   `json:"bytes"` // read
 	Refs     int     `json:"refs"`
-	Tables   int     `json:"tables"` // snapshots that a branch, tag or run shows
+	Tables   int     `json:"tables"` // snapshots that were looked at
 	Faults   []Fault `json:"faults"`
-	// Warnings are tables that do not fit their table.json: the store is sound,
-	// but somebody pushed them so to a branch that is not gated.
+	// Warnings are tables that do not fit their table.json where no gate has passed
+	// them: the store is sound, but somebody pushed them so.
 	Warnings []Fault `json:"warnings"`
 }
 
@@ -72,9 +70,14 @@ func (f Fault) text() string {
 	return s + ": " + f.Detail
 }
 
+// FsckOptions say what else Fsck looks at.
+type FsckOptions struct {
+	AllCommits bool // the tables of all commits that refs lead to, not of the refs' tips only
+}
+
 // Fsck checks a lake that no server has open: its directory below root. The
 // error says that it could not look.
-func Fsck(ctx context.Context, root string, n Name, log *slog.Logger) (_ *Report, err error) {
+func Fsck(ctx context.Context, root string, n Name, opt FsckOptions, log *slog.Logger) (_ *Report, err error) {
 	dir := filepath.Join(root, url.PathEscape(string(n)))
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("lake %q: %w", n, ErrNotFound)
@@ -105,13 +108,13 @@ func Fsck(ctx context.Context, root string, n Name, log *slog.Logger) (_ *Report
 		return nil, fmt.Errorf("lake %q: %w", n, err)
 	}
 	defer func() { err = errors.Join(err, names.Close()) }()
-	return (&Lake{Name: n, Objects: store, Refs: names}).Fsck(ctx)
+	return (&Lake{Name: n, Objects: store, Refs: names}).Fsck(ctx, opt)
 }
 
 // Fsck checks an open lake, while it is in use: every object, that every ref
-// names one that is there, and that every table.json which a ref's tip shows is
-// true of its directory. The error says that it could not look.
-func (l *Lake) Fsck(ctx context.Context) (*Report, error) {
+// names one that is there, and that every table.json which a ref's tip shows (or
+// every commit) is true of its directory. The error says that it could not look.
+func (l *Lake) Fsck(ctx context.Context, opt FsckOptions) (*Report, error) {
 	r := &Report{Lake: l.Name, Faults: []Fault{}, Warnings: []Fault{}}
 	// The refs come first: what they name was there before them, so a push that
 	// comes meanwhile is no fault.
@@ -131,17 +134,18 @@ func (l *Lake) Fsck(ctx context.Context) (*Report, error) {
 		return nil, err
 	}
 	r.Objects, r.RawBlobs, r.Packs, r.Bytes = stats.Objects, stats.RawBlobs, stats.Packs, stats.Bytes
-	seen := make(map[objects.OID]bool) // trees of commits, and of tables
 	for _, ref := range list {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		l.checkRef(ctx, r, ref, seen)
+		l.checkRef(ctx, r, ref)
+	}
+	t := &tableCheck{l: l, r: r, commits: make(map[objects.OID]bool), trees: make(map[objects.OID]bool)}
+	if err := t.refs(ctx, list, opt.AllCommits); err != nil {
+		return nil, err
 	}
 	return r, ctx.Err()
 }
 
-func (l *Lake) checkRef(ctx context.Context, r *Report, ref refs.Ref, seen map[objects.OID]bool) {
+// checkRef checks that a ref names an object that is there and may be named so.
+func (l *Lake) checkRef(ctx context.Context, r *Report, ref refs.Ref) {
 	fault := func(format string, args ...any) {
 		r.Faults = append(r.Faults, Fault{Kind: "ref", Ref: string(ref.Name), OID: ref.OID.String(), Detail: fmt.Sprintf(format, args...)})
 	}
@@ -154,64 +158,8 @@ func (l *Lake) checkRef(ctx context.Context, r *Report, ref refs.Ref, seen map[o
 		fault("the ref names an object that cannot be read: %v", err)
 		return
 	case info.Type != objects.Commit:
-		if strings.HasPrefix(string(ref.Name), "refs/heads/") {
+		if strings.HasPrefix(string(ref.Name), branchPrefix) {
 			fault("the branch names a %s, not a commit", info.Type)
 		}
-		return
 	}
-	commit, err := history.Commit(ctx, l.Objects, ref.OID)
-	if err != nil {
-		return // reported with the objects
-	}
-	if seen[commit.Tree] {
-		return
-	}
-	seen[commit.Tree] = true
-	warn := func(path, detail string) {
-		r.Warnings = append(r.Warnings, Fault{Kind: "table", Ref: string(ref.Name), Detail: path + ": " + detail})
-	}
-	tables, err := table.Discover(ctx, l.Objects, commit.Tree)
-	var unsound *table.Error
-	if errors.As(err, &unsound) {
-		warn(unsound.Path, unsound.Reason)
-	}
-	for _, t := range tables {
-		if t.Snapshot == nil || seen[t.OID] {
-			continue
-		}
-		seen[t.OID] = true
-		r.Tables++
-		if detail := l.untrue(ctx, &t); detail != "" {
-			warn(t.Name, detail)
-		}
-	}
-}
-
-// untrue says in what a table.json differs from the directory that it is in.
-func (l *Lake) untrue(ctx context.Context, t *table.Table) string {
-	have := make(map[string]objects.OID, len(t.Parquet))
-	for _, e := range t.Parquet {
-		have[e.Name] = e.OID
-	}
-	listed := make(map[string]bool, len(have))
-	for _, p := range t.Snapshot.Parts {
-		oid, ok := have[p.File]
-		switch {
-		case !ok:
-			return fmt.Sprintf("part %s is listed, and is not there", p.File)
-		case table.PartName(oid) != p.File:
-			return fmt.Sprintf("part %s has the content of %s", p.File, table.PartName(oid))
-		}
-		listed[p.File] = true
-		info, err := l.Objects.Stat(ctx, oid)
-		if err == nil && info.Size != p.Bytes {
-			return fmt.Sprintf("part %s has %d bytes, %d are listed", p.File, info.Size, p.Bytes)
-		}
-	}
-	for _, e := range t.Parquet {
-		if !listed[e.Name] {
-			return fmt.Sprintf("%q is there, and is not listed", e.Name)
-		}
-	}
-	return ""
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/headgate/headgate/objects"
 	"github.com/headgate/headgate/objects/gitobj"
+	"github.com/headgate/headgate/objects/history"
 	"github.com/headgate/headgate/objects/table"
 	"github.com/headgate/headgate/refs"
 )
@@ -105,7 +106,7 @@ func newShop(t *testing.T, root string) (*shop, func()) {
 func TestFsckOfALakeInUse(t *testing.T) {
 	s, closeLake := newShop(t, t.TempDir())
 	defer closeLake()
-	r, err := s.l.Fsck(t.Context())
+	r, err := s.l.Fsck(t.Context(), FsckOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +132,7 @@ func TestFsckOfALakeInUse(t *testing.T) {
 		snap.Parts[0].File = other
 	})
 	s.table("format", func(snap *table.Snapshot, _ map[string]objects.OID) { snap.Format = 2 })
-	if r, err = s.l.Fsck(t.Context()); err != nil {
+	if r, err = s.l.Fsck(t.Context(), FsckOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, "fault", r.Faults, map[string]string{"refs/heads/gone": "missing", "refs/heads/tree": "names a tree"})
@@ -139,6 +140,55 @@ func TestFsckOfALakeInUse(t *testing.T) {
 		"refs/heads/bytes": "79999 are listed", "refs/heads/absent": "is listed, and is not there", "refs/heads/unlisted": "is not listed",
 		"refs/heads/renamed": "has the content of", "refs/heads/format": "format 2",
 	})
+}
+
+// A false table that a gate must have passed is a fault, also where an old commit
+// has it; elsewhere it is a warning.
+func TestFsckKnowsGates(t *testing.T) {
+	s, closeLake := newShop(t, t.TempDir())
+	defer closeLake()
+	lie := func(snap *table.Snapshot, _ map[string]objects.OID) { snap.Parts[0].Bytes-- }
+	s.table("agent", lie) // the same table as on main, and first by name
+	bad := s.table("old", lie)
+	update := func(name string, from, to objects.OID) {
+		t.Helper()
+		if err := s.l.Refs.Apply(t.Context(), []refs.Update{{Name: refs.Name(name), Old: from, New: to}}, refs.Cause{Who: "test"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	main, err := s.l.Refs.Get(t.Context(), "refs/heads/main")
+	if err != nil {
+		t.Fatal(err)
+	}
+	update("refs/heads/main", main, bad)
+	r, err := s.l.Fsck(t.Context(), FsckOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "fault", r.Faults, map[string]string{"refs/heads/main": "79999 are listed"})
+	expect(t, "warning", r.Warnings, map[string]string{})
+
+	sound, err := history.Commit(t.Context(), s.l.Objects, main)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := s.put(objects.Commit, []byte("tree "+sound.Tree.String()+"\nparent "+bad.String()+"\nauthor A <a@b> 1 +0000\ncommitter A <a@b> 1 +0000\n\nsound again\n"))
+	if err := s.q.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	update("refs/heads/main", bad, next)
+	if r, err = s.l.Fsck(t.Context(), FsckOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "fault", r.Faults, map[string]string{})
+	expect(t, "warning", r.Warnings, map[string]string{"refs/heads/agent": "79999 are listed"})
+	if r, err = s.l.Fsck(t.Context(), FsckOptions{AllCommits: true}); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "fault", r.Faults, map[string]string{"refs/heads/main": "79999 are listed"})
+	if len(r.Faults) == 1 && r.Faults[0].OID != bad.String() {
+		t.Errorf("the fault is of commit %q, want %s", r.Faults[0].OID, bad)
+	}
 }
 
 func expect(t *testing.T, what string, got []Fault, want map[string]string) {
@@ -160,16 +210,16 @@ func TestFsckOfDamagedFiles(t *testing.T) {
 			root := t.TempDir()
 			log := slog.New(slog.DiscardHandler)
 			_, closeLake := newShop(t, root)
-			if _, err := Fsck(t.Context(), root, "x", log); err == nil {
+			if _, err := Fsck(t.Context(), root, "x", FsckOptions{}, log); err == nil {
 				t.Error("a lake that a server has open was opened a second time")
 			}
 			closeLake()
-			r, err := Fsck(t.Context(), root, "x", log)
+			r, err := Fsck(t.Context(), root, "x", FsckOptions{}, log)
 			if err != nil || len(r.Faults) > 0 || r.Tables != 1 {
 				t.Fatalf("a sound lake gives %+v, %v", r, err)
 			}
 			damage(t, filepath.Join(root, "x", "objects"), kind)
-			r, err = Fsck(t.Context(), root, "x", log)
+			r, err = Fsck(t.Context(), root, "x", FsckOptions{}, log)
 			if err != nil || len(r.Faults) == 0 || r.Faults[0].Kind != string(objects.Damaged) || !strings.Contains(r.Faults[0].Key, strings.TrimPrefix(kind, ".")) {
 				t.Errorf("damage in a %s file gives %+v, %v", kind, r, err)
 			}
@@ -203,7 +253,7 @@ func damage(t *testing.T, dir, kind string) {
 func TestFsckMakesNothing(t *testing.T) {
 	root := t.TempDir()
 	log := slog.New(slog.DiscardHandler)
-	if _, err := Fsck(t.Context(), root, "x", log); !errors.Is(err, ErrNotFound) {
+	if _, err := Fsck(t.Context(), root, "x", FsckOptions{}, log); !errors.Is(err, ErrNotFound) {
 		t.Errorf("a lake that is not there: %v", err)
 	}
 	_, closeLake := newShop(t, root)
@@ -211,7 +261,7 @@ func TestFsckMakesNothing(t *testing.T) {
 	if err := os.Remove(filepath.Join(root, "x", "refs.db")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Fsck(t.Context(), root, "x", log); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := Fsck(t.Context(), root, "x", FsckOptions{}, log); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a lake without refs: %v", err)
 	}
 	if _, err := os.Stat(filepath.Join(root, "x", "refs.db")); !errors.Is(err, fs.ErrNotExist) {

@@ -110,7 +110,7 @@ func TestGCRoots(t *testing.T) {
 	if !there(t, l, main) || !there(t, l, running) || there(t, l, deleted) || there(t, l, long) {
 		t.Error("the wrong objects were removed")
 	}
-	if f, err := l.Fsck(t.Context()); err != nil || len(f.Faults) > 0 {
+	if f, err := l.Fsck(t.Context(), FsckOptions{}); err != nil || len(f.Faults) > 0 {
 		t.Errorf("after gc: %+v, %v", f, err)
 	}
 	run.State = Rejected
