@@ -25,6 +25,7 @@ type packFile struct {
 	mapped bool
 
 	modified  atomic.Int64 // of its file, in seconds since 1970
+	number    int          // by which packs of one second are in the order in which they came
 	ages      []age        // if it was joined of others
 	retired   atomic.Bool  // another pack has come in its place
 	condemned bitmap       // never changed, only replaced, under the store's lock

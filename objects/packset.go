@@ -23,6 +23,7 @@ type packSet struct {
 	packs []*packFile // most objects first: that is where most are found
 	byID  map[string]*packFile
 	hot   atomic.Pointer[packFile] // where the last object was found; its neighbours are often asked for next
+	added int                      // packs so far
 }
 
 // location is where a small object is. The length and the checksum let one read
@@ -59,6 +60,8 @@ func (ps *packSet) add(pf *packFile) {
 	at := sort.Search(len(ps.packs), func(i int) bool { return ps.packs[i].idx.Len() <= pf.idx.Len() })
 	ps.packs = slices.Insert(ps.packs, at, pf)
 	ps.byID[pf.id] = pf
+	ps.added++
+	pf.number = ps.added
 }
 
 func (ps *packSet) remove(pf *packFile) {

@@ -60,7 +60,9 @@ const left = -1
 // seen yet: swap does that. It returns nil if nothing is kept.
 func (s *Store) rewrite(ctx context.Context, from []*packFile, keep func(pf *packFile, pos int) bool) (_ *packFile, err error) {
 	from = slices.Clone(from)
-	slices.SortStableFunc(from, func(a, b *packFile) int { return a.landed(pack.HeaderSize).Compare(b.landed(pack.HeaderSize)) })
+	slices.SortFunc(from, func(a, b *packFile) int {
+		return cmp.Or(a.landed(pack.HeaderSize).Compare(b.landed(pack.HeaderSize)), cmp.Compare(a.number, b.number))
+	})
 	r := &rewriting{s: s, from: from, keep: keep, sum: sha1.New(), window: newWindow()}
 	if err := r.choose(ctx); err != nil || len(r.order) == 0 {
 		return nil, err

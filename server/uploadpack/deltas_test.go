@@ -25,17 +25,17 @@ func unband(t *testing.T, answer []byte) (data []byte, progress string) {
 	r := pktline.NewReader(bytes.NewReader(answer))
 	bands := false
 	for {
-		kind, line, err := r.Line()
+		kind, line, err := r.Next() // not Line: a newline at the end of a packet may be the pack's
 		if err != nil || kind == pktline.Flush {
 			return data, progress
 		}
 		switch {
 		case !bands:
-			bands = line == "packfile"
+			bands = string(line) == "packfile\n"
 		case line[0] == 1:
 			data = append(data, line[1:]...)
 		case line[0] == 2:
-			progress += line[1:]
+			progress += string(line[1:])
 		default:
 			t.Fatalf("band %d: %q", line[0], line[1:])
 		}
