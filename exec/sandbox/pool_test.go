@@ -135,8 +135,13 @@ func TestPoolFollowsUse(t *testing.T) {
 		}
 	}
 	// A budget for three: the worker, and the two that were used last.
+	b.Order = &protocol.Order{}
+	last, err := m.program(b)
+	if err != nil {
+		t.Fatal(err)
+	}
 	m.mu.Lock()
-	m.cfg.WarmMemory = m.cost(program{kind: KindWorker})*2 + m.cost(program{kind: KindPython, python: in[0].Version, packages: b.Packages})*3/2
+	m.cfg.WarmMemory = m.cost(program{kind: KindWorker})*2 + m.cost(last)*3/2
 	m.signal()
 	m.mu.Unlock()
 	got := settled()
