@@ -1,10 +1,14 @@
 package engine
 
 import (
+	"database/sql"
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -181,5 +185,57 @@ func TestWideRowsMakePartsOfFewRows(t *testing.T) {
 	}
 	if a.Rows != 100 || len(files) != len(a.Snapshot.Parts) || len(files) < 2 {
 		t.Errorf("%d rows in %d files", a.Rows, len(files))
+	}
+}
+
+// Parquet holds each float as it is: a dictionary that took -0.0 for 0.0 would lose it.
+func TestNegativeZerosAreKept(t *testing.T) {
+	const rows = "SELECT i, CASE i % 3 WHEN 0 THEN -0.0::DOUBLE WHEN 1 THEN 0.0 ELSE i END AS d, [CASE i % 3 WHEN 0 THEN '-0'::FLOAT ELSE 0 END] AS l FROM range(20000) t(i)"
+	a, files := do(t, &protocol.Order{Op: protocol.OpModel, SQL: rows, Key: []string{"i"}})
+	if a.Error != nil {
+		t.Fatal(a.Error)
+	}
+	db, err := sql.Open("duckdb", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var negative, inLists int
+	for _, p := range a.Snapshot.Parts {
+		path := filepath.Join(t.TempDir(), p.File)
+		if err := os.WriteFile(path, files[p.File], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var d, l int
+		query := "SELECT count(*) FILTER (WHERE d::VARCHAR = '-0.0'), count(*) FILTER (WHERE l::VARCHAR = '[-0.0]') FROM '" + path + "'"
+		if err := db.QueryRow(query).Scan(&d, &l); err != nil {
+			t.Fatal(err)
+		}
+		negative, inLists = negative+d, inLists+l
+	}
+	if want := 6667; negative != want || inLists != want {
+		t.Errorf("%d and %d of %d are -0.0", negative, inLists, want)
+	}
+}
+
+// What Parquet would change is refused, and what it holds is taken.
+func TestInexactValuesAreRefused(t *testing.T) {
+	for value, refused := range map[string]bool{
+		"INTERVAL '1 month 2 days 3.123 seconds'":      false,
+		"INTERVAL '3.123456 seconds'":                  true,
+		"INTERVAL '2400 hours'":                        true,
+		"[INTERVAL '3.123456 seconds']":                true,
+		"'12:34:56.123456+00'::TIMETZ":                 false,
+		"'12:34:56.123456+05:30'::TIMETZ":              true,
+		"{'at': '12:34:56.123456+05:30'::TIMETZ}":      true,
+		"TIMESTAMPTZ '2001-01-01 00:00:00+05:30'":      false,
+		"'00000000-0000-0000-0000-0000000000ff'::UUID": false,
+	} {
+		a, _ := do(t, &protocol.Order{Op: protocol.OpModel, SQL: "SELECT " + value + " AS v"})
+		if refused != (a.Error != nil) {
+			t.Errorf("%s: error %+v, want one: %v", value, a.Error, refused)
+		} else if refused && !strings.Contains(a.Error.Message, `column "v"`) {
+			t.Errorf("%s: %s", value, a.Error.Message)
+		}
 	}
 }

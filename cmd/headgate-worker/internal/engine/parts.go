@@ -29,7 +29,7 @@ const (
 	partOptions = "FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 1048576"
 	// plainOptions are of a part with -0.0: DuckDB's dictionaries hold one of the
 	// values that SQL calls equal, whichever comes first.
-	plainOptions = partOptions + ", DICTIONARY_SIZE_LIMIT 1"
+	plainOptions = partOptions + ", DICTIONARY_SIZE_LIMIT 0"
 )
 
 // resolveKey returns the key's columns as the result spells them.

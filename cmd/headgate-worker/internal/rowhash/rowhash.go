@@ -87,17 +87,17 @@ func handleOf(driver any) (mapping.Connection, error) {
 }
 
 //export headgate_row_hash
-func headgate_row_hash(info, chunk, out unsafe.Pointer) { //nolint:revive // a C name
+func headgate_row_hash(info, chunk, out unsafe.Pointer) { // a C name, as in the preamble
 	fold(info, chunk, out, seed, func(v *vector, rows []uint64) { v.addAll(rows, false) })
 }
 
 //export headgate_row_exact
-func headgate_row_exact(info, chunk, out unsafe.Pointer) { //nolint:revive // a C name
+func headgate_row_exact(info, chunk, out unsafe.Pointer) { // a C name, as in the preamble
 	fold(info, chunk, out, seed, func(v *vector, rows []uint64) { v.addAll(rows, true) })
 }
 
 //export headgate_row_bytes
-func headgate_row_bytes(info, chunk, out unsafe.Pointer) { //nolint:revive // a C name
+func headgate_row_bytes(info, chunk, out unsafe.Pointer) { // a C name, as in the preamble
 	fold(info, chunk, out, 0, func(v *vector, rows []uint64) { v.addBytesOf(rows) })
 }
 
