@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 
@@ -21,10 +23,13 @@ import (
 )
 
 // checkout is a lake on the user's disk.
-type checkout struct{ root string }
+type checkout struct {
+	root string
+	bare bool // a repository without a work tree
+}
 
 // findCheckout looks for the lake that dir is in: the nearest directory upwards
-// with a headgate.yaml or a .git.
+// with a headgate.yaml or a .git, or that is a bare repository.
 func findCheckout(dir string) (*checkout, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -33,13 +38,26 @@ func findCheckout(dir string) (*checkout, error) {
 	for at := abs; ; at = filepath.Dir(at) {
 		for _, mark := range []string{"headgate.yaml", ".git"} {
 			if _, err := os.Stat(filepath.Join(at, mark)); err == nil {
-				return &checkout{at}, nil
+				return &checkout{root: at}, nil
 			}
+		}
+		if isBare(at) {
+			return &checkout{root: at, bare: true}, nil
 		}
 		if at == filepath.Dir(at) {
 			return nil, fmt.Errorf("%s is in no lake: no headgate.yaml and no .git here or above; make one with: headgate init DIR", abs)
 		}
 	}
+}
+
+// isBare reports whether dir is a git directory, as git itself tells one.
+func isBare(dir string) bool {
+	for name, isDir := range map[string]bool{"HEAD": false, "objects": true, "refs": true} {
+		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.IsDir() != isDir {
+			return false
+		}
+	}
+	return true
 }
 
 // git runs the user's git in the checkout: it knows about work trees, alternates
@@ -66,6 +84,7 @@ func (c *checkout) gitOutput(ctx context.Context, args ...string) (string, error
 // localTable is a table whose parts the worker can read, or can be made to.
 type localTable struct {
 	name  string
+	tree  string           // the snapshot id; "" of the files on disk
 	files map[string]place // base name -> where its bytes are
 }
 
@@ -98,23 +117,31 @@ func (c *checkout) tablesOnDisk() (map[string]*localTable, error) {
 	return found, err
 }
 
-// tablesAt lists the tables of a revision. It fetches nothing but trees.
-func (c *checkout) tablesAt(ctx context.Context, rev string) (map[string]*localTable, error) {
-	commit, err := c.gitOutput(ctx, "rev-parse", "--verify", "--quiet", "--end-of-options", rev+"^{commit}")
-	if err != nil {
-		return nil, fmt.Errorf("%q is no revision of this repository", rev)
-	}
-	list, err := c.gitOutput(ctx, "ls-tree", "-r", "-z", "--full-tree", strings.TrimSpace(commit), "--", table.Root+"/")
+// tablesAt lists the tables of a commit. It fetches nothing but trees.
+func (c *checkout) tablesAt(ctx context.Context, commit string) (map[string]*localTable, error) {
+	list, err := c.gitOutput(ctx, "ls-tree", "-r", "-t", "-z", "--full-tree", commit, "--", table.Root+"/")
 	if err != nil {
 		return nil, err
 	}
 	found := make(map[string]*localTable)
+	trees := make(map[string]string) // directory -> oid
 	for entry := range strings.SplitSeq(list, "\x00") {
 		meta, path, ok := strings.Cut(entry, "\t")
 		fields := strings.Fields(meta) // mode, type, oid
-		if ok && len(fields) == 3 && fields[1] == "blob" {
+		switch {
+		case !ok || len(fields) != 3:
+		case fields[1] == "tree":
+			trees[path] = fields[2]
+		case fields[1] == "blob":
 			addFile(found, path, place{oid: fields[2]})
 		}
+	}
+	for _, t := range found {
+		dir, err := table.Dir(t.name)
+		if err != nil {
+			return nil, err
+		}
+		t.tree = trees[dir]
 	}
 	return found, nil
 }
@@ -143,14 +170,38 @@ func names(tables map[string]*localTable) []string {
 	return out
 }
 
-// blob writes a blob of the repository to a new file.
-func (c *checkout) blob(ctx context.Context, oid, path string) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
+// bring writes parts of a table to files, by oid.
+func (c *checkout) bring(ctx context.Context, t *localTable, paths map[string]string) error {
+	if len(paths) > 0 && t.tree != "" {
+		if err := c.prefetch(ctx, []string{t.tree}, slices.Collect(maps.Keys(paths))); err != nil {
+			return err
+		}
 	}
-	err = c.git(ctx, f, "cat-file", "blob", oid)
-	return errors.Join(err, f.Close())
+	return c.blobs(ctx, paths)
+}
+
+// blobs writes blobs of the repository to files that are not there yet, by oid.
+func (c *checkout) blobs(ctx context.Context, paths map[string]string) error {
+	var b *gitBatch
+	for oid, path := range paths {
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		if errors.Is(err, fs.ErrExist) {
+			continue // of another table or revision
+		}
+		if err != nil {
+			return err
+		}
+		if b == nil {
+			if b, err = c.contents(ctx); err != nil {
+				return errors.Join(err, f.Close())
+			}
+			defer b.close()
+		}
+		if err := errors.Join(b.copy(f, oid), f.Close()); err != nil {
+			return errors.Join(err, os.Remove(path))
+		}
+	}
+	return nil
 }
 
 // snapshot reads the table's table.json; nil if it has none.
@@ -200,6 +251,7 @@ func (c *checkout) input(ctx context.Context, w workerFlag, t *localTable, dir s
 		}
 		sort.Strings(order)
 	}
+	want := make(map[string]string)
 	for _, base := range order {
 		at, ok := t.files[base]
 		if !ok {
@@ -208,13 +260,12 @@ func (c *checkout) input(ctx context.Context, w workerFlag, t *localTable, dir s
 		path := at.path
 		if path == "" {
 			path = filepath.Join(dir, at.oid+".parquet")
-			if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-				if err := c.blob(ctx, at.oid, path); err != nil {
-					return in, fmt.Errorf("table %s: part %q: %w", t.name, base, err)
-				}
-			}
+			want[at.oid] = path
 		}
 		in.Files = append(in.Files, path)
+	}
+	if err := c.bring(ctx, t, want); err != nil {
+		return in, fmt.Errorf("table %s: %w", t.name, err)
 	}
 	if snap == nil {
 		answer, err := w.runWorker(ctx, &protocol.Order{Op: protocol.OpDescribe, Inputs: []protocol.Table{in}}, nil, nil)

@@ -175,7 +175,7 @@ func firstLine(s string) string {
 func (g *gitObjects) Prefetch(ctx context.Context, oids []objects.OID) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	remote, err := g.promisor(ctx)
+	remote, err := g.lake.promisor(ctx)
 	if err != nil || remote == "" || g.offline {
 		return err
 	}
@@ -219,21 +219,6 @@ func (g *gitObjects) lacks(ctx context.Context) (map[string]bool, error) {
 		}
 	}
 	return missing, nil
-}
-
-// promisor returns the remote that a partial clone fetches from, "" if this is none.
-func (g *gitObjects) promisor(ctx context.Context) (string, error) {
-	var out bytes.Buffer
-	err := g.run(ctx, nil, &out, "config", "--get-regexp", `^remote\..*\.promisor$`)
-	var exit *exec.ExitError
-	if errors.As(err, &exit) && exit.ExitCode() == 1 {
-		return "", nil // there is none
-	}
-	if err != nil {
-		return "", err
-	}
-	key, _, _ := strings.Cut(strings.TrimSpace(out.String()), " ")
-	return strings.TrimSuffix(strings.TrimPrefix(key, "remote."), ".promisor"), nil
 }
 
 func (g *gitObjects) run(ctx context.Context, in io.Reader, out io.Writer, args ...string) error {

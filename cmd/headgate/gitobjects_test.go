@@ -51,7 +51,7 @@ func TestGitObjects(t *testing.T) {
 	before := git("count-objects", "-v")
 	// What somebody's replace refs show is not what the oid says.
 	git("replace", oid("HEAD:small").String(), oid("HEAD:large").String())
-	s, err := newScratch(t.Context(), &checkout{dir}, oid("HEAD"))
+	s, err := newScratch(t.Context(), &checkout{root: dir}, oid("HEAD"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +126,7 @@ func TestGitObjectsOfADamagedRepository(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := newScratch(t.Context(), &checkout{dir}, tip)
+	s, err := newScratch(t.Context(), &checkout{root: dir}, tip)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -69,7 +69,7 @@ func (c *initCmd) Run(ctx context.Context, std streams) (err error) {
 			return err
 		}
 	}
-	lake := &checkout{c.Dir}
+	lake := &checkout{root: c.Dir}
 	if _, err := os.Lstat(filepath.Join(c.Dir, ".git")); errors.Is(err, fs.ErrNotExist) {
 		undo.paths = append(undo.paths, filepath.Join(c.Dir, ".git"))
 		if err := lake.git(ctx, nil, "init", "--quiet", "--initial-branch=main"); err != nil {

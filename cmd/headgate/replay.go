@@ -55,7 +55,7 @@ be replayed; 2 wrong usage, or not a gate commit.`
 
 // Run replays the commit.
 func (c *replayCmd) Run(ctx context.Context, std streams) (err error) {
-	lake := &checkout{c.Lake}
+	lake := &checkout{root: c.Lake}
 	commit, err := c.resolve(ctx, lake)
 	if err != nil {
 		return err

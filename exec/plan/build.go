@@ -285,11 +285,24 @@ func (b *builder) input(file string, line int, written string, verifier bool, ot
 		b.more++
 		return name, ok
 	}
+	if at := strings.IndexByte(written, '@'); !ok && at > 0 {
+		b.problem(file, line, "reads %q: models and verifiers read the tables of their own commit; only queries name revisions%s",
+			clip(written), baseHint(verifier, written[:at]))
+		return "", false
+	}
 	if !ok {
 		b.problem(file, line, "reads table %q, which is neither in %s/ nor made by a model%s",
 			clip(written), table.Root, spelling.DidYouMean(written, b.names.known()))
 	}
 	return name, ok
+}
+
+// baseHint says how a verifier reads an older state.
+func baseHint(verifier bool, name string) string {
+	if !verifier {
+		return ""
+	}
+	return fmt.Sprintf(" (%s%s is the table at the old tip)", BasePrefix, clip(name))
 }
 
 // nameVerifiers refuses two verifiers of one name: reports go by it.

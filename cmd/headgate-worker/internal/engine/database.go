@@ -204,7 +204,7 @@ func directories(order *protocol.Order, dir string) []string {
 func (db *database) createInputs(ctx context.Context, inputs []protocol.Table) error {
 	schemas := make(map[string]bool)
 	for _, t := range inputs {
-		segments := strings.Split(t.Name, ".")
+		segments := tableSegments(t.Name)
 		if segments[0] == baseCatalog && len(segments) > 1 {
 			if !schemas[baseCatalog] {
 				schemas[baseCatalog] = true
@@ -239,7 +239,7 @@ func (db *database) createInputs(ctx context.Context, inputs []protocol.Table) e
 			return u
 		}
 	}
-	return nil
+	return db.revisionViews(ctx, inputs)
 }
 
 // inputQuery returns the SELECT behind an input's view. Columns are named, so

@@ -18,6 +18,7 @@ type statement struct {
 	orders []any // the terms of the outermost ORDER BY
 
 	variables []string // that it reads, sorted
+	inserted  []int    // offsets in sql of quotes that the user did not write
 }
 
 // tableFunctions are those that a query may read from: they make rows of their
@@ -145,7 +146,7 @@ func checkSources(sql string, v any) error {
 			}
 		case "BASE_TABLE":
 			name, _ := v["table_name"].(string)
-			if v["schema_name"] == "" && strings.ContainsAny(name, "./\\*?:") {
+			if v["schema_name"] == "" && strings.ContainsAny(name, "./\\*?:") && !ofRevision.MatchString(name) {
 				return sqlError(sql, location(v), "%q is a file: queries read the tables of the commit, not files (headgate import makes a table of a file)", name)
 			}
 		}
@@ -265,7 +266,7 @@ func (e *execution) tables(ctx context.Context) (*protocol.Answer, error) {
 	answer := &protocol.Answer{Tables: make([]protocol.QueryTables, 0, len(e.order.Queries))}
 	for _, q := range e.order.Queries {
 		found := protocol.QueryTables{Name: q.Name}
-		st, err := e.db.parse(ctx, q.SQL)
+		st, err := e.db.parseQuestion(ctx, q.SQL)
 		if err != nil {
 			found.Error = userError(err)
 			found.Error.Query = q.Name

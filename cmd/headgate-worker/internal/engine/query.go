@@ -26,10 +26,15 @@ const resultFile = "rows"
 
 // query runs the order's SQL and sends the rows.
 func (e *execution) query(ctx context.Context) (*protocol.Answer, error) {
-	st, err := e.db.parse(ctx, e.order.SQL)
+	st, err := e.db.parseQuestion(ctx, e.order.SQL)
 	if err != nil {
 		return nil, err
 	}
+	answer, err := e.answerQuestion(ctx, st)
+	return answer, unshift(err, st.sql, st.inserted)
+}
+
+func (e *execution) answerQuestion(ctx context.Context, st *statement) (*protocol.Answer, error) {
 	columns, err := e.db.userColumns(ctx, st)
 	if err != nil {
 		return nil, err
