@@ -16,8 +16,9 @@ type gcCmd struct {
 	Data   string        `help:"The server's data directory." default:"headgate-data" type:"existingdir" placeholder:"DIR"`
 	Grace  time.Duration `help:"Keep objects that came later than this ago." default:"336h"`
 	Reflog time.Duration `help:"Keep what a ref named later than this ago." default:"720h"`
-	DryRun bool          `help:"Say what would be removed, and remove nothing."`
-	JSON   bool          `help:"Print one JSON document: a list of reports." name:"json"`
+	keepFlags
+	DryRun bool `help:"Say what would be removed, and remove nothing."`
+	JSON   bool `help:"Print one JSON document: a list of reports." name:"json"`
 }
 
 // Help is shown below the command's flags.
@@ -27,7 +28,8 @@ func (gcCmd) Help() string {
   headgate gc --data /srv/headgate flights --grace 24h
 
 Removes objects that no ref leads to, that no ref named in the last 30 days, and that
-came more than two weeks ago, and joins packs. No server may have the lakes open; for
+came more than two weeks ago, and joins packs. Before that it drops what runs left that
+published nothing: states older than 30 days, records older than 90. No server may have the lakes open; for
 one that runs there is "ssh host lake gc <lake>". If it is stopped at any moment, nothing
 that is in use is lost, and the next gc goes on.
 
@@ -39,12 +41,16 @@ func (c *gcCmd) Run(ctx context.Context, std streams) error {
 	if c.Grace < 0 || c.Reflog < 0 {
 		return usagef("durations cannot be negative")
 	}
+	keep, err := c.retention()
+	if err != nil {
+		return err
+	}
 	root := filepath.Join(c.Data, "lakes")
 	names, err := lakesOf(root, c.Lakes)
 	if err != nil {
 		return err
 	}
-	opt := lake.GCOptions{Grace: c.Grace, Reflog: c.Reflog, DryRun: c.DryRun}
+	opt := lake.GCOptions{Grace: c.Grace, Reflog: c.Reflog, Keep: keep, DryRun: c.DryRun}
 	reports := []*lake.GCReport{}
 	for _, n := range names {
 		if !c.JSON {

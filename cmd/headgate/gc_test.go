@@ -40,7 +40,7 @@ func TestGC(t *testing.T) {
 	if err := json.Unmarshal([]byte(stdout), &reports); code != exitOK || err != nil || len(reports) != 1 || !reports[0].DryRun || stderr != "" {
 		t.Errorf("a dry run: exit code %d, %v, %s%s", code, err, stdout, stderr)
 	}
-	for _, args := range [][]string{{"--grace", "-1h"}, {"--grace", "soon"}, {"NO LAKE"}} {
+	for _, args := range [][]string{{"--grace", "-1h"}, {"--keep-scratch", "-1h"}, {"--keep-runs", "soon"}, {"--grace", "soon"}, {"NO LAKE"}} {
 		if code, _, stderr := invoke(t, append([]string{"gc", "--data", data}, args...)...); code != exitUsage {
 			t.Errorf("gc %v: exit code %d, %s", args, code, stderr)
 		}

@@ -20,6 +20,7 @@ import (
 	"github.com/headgate/headgate/exec"
 	"github.com/headgate/headgate/exec/pyenv"
 	"github.com/headgate/headgate/exec/sandbox"
+	"github.com/headgate/headgate/hooks/lake"
 )
 
 type serveCmd struct {
@@ -37,6 +38,7 @@ type serveCmd struct {
 	functionLimits
 	packagesFlags
 	pushLimits
+	careFlags
 	DrainTimeout time.Duration `help:"How long runs under way may take to end after SIGTERM." default:"5m" placeholder:"DURATION"`
 	LogLevel     string        `help:"What goes to standard error: ${enum}." enum:"debug,info,warn,error" default:"info"`
 	uvFlag
@@ -76,6 +78,7 @@ type serveConfig struct {
 	UV             string // "" looks for it
 	Packages       string // directory of unpacked packages; "" is below Data
 	KeepPackages   pyenv.Keep
+	Care           lake.Care
 	Worker         string
 	Warm           int // of each kind; negative: the server's own choice
 	Budget         exec.Budget
@@ -120,6 +123,9 @@ func (c *serveCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	if cfg.Pushes, err = c.pushLimits.rules(); err != nil {
+		return err
+	}
+	if cfg.Care, err = c.careFlags.care(); err != nil {
 		return err
 	}
 	if c.AuthorizedKeys == "" {

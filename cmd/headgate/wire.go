@@ -90,6 +90,8 @@ func runServe(ctx context.Context, cfg serveConfig) (err error) {
 		return err
 	}
 
+	defer lookAfter(ctx, cfg.Care, lakes, log)()
+
 	sshListener, err := net.Listen("tcp", cfg.SSHAddr)
 	if err != nil {
 		return fmt.Errorf("listen for ssh: %w", err)

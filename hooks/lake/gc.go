@@ -34,6 +34,7 @@ const (
 type GCOptions struct {
 	Grace    time.Duration // objects that came later than this ago stay
 	Reflog   time.Duration // what a ref named later than this ago stays
+	Keep     Retention     // what runs left behind, dropped before objects are collected
 	Wait     time.Duration // for pushes and runs that began before
 	DryRun   bool
 	Progress func(string) // takes a line from time to time; may be nil
@@ -50,6 +51,7 @@ type GCCounts struct {
 type GCReport struct {
 	Lake    Name     `json:"lake"`
 	DryRun  bool     `json:"dry_run"`
+	Expired Expired  `json:"expired"` // runs of which refs were dropped
 	Kept    int      `json:"kept"`    // objects that are in use or young
 	Garbage GCCounts `json:"garbage"` // found by this collection
 	Freed   GCCounts `json:"freed"`   // removed, also what an earlier collection had found
@@ -67,6 +69,13 @@ func (r *GCReport) Text() string {
 	var b strings.Builder
 	counts := func(c GCCounts) string {
 		return fmt.Sprintf("%d objects (%d raw), %d bytes", c.Objects, c.RawBlobs, c.Bytes)
+	}
+	if e := r.Expired; e.Scratch > 0 || e.Runs > 0 {
+		verb := "dropped"
+		if r.DryRun {
+			verb = "would drop"
+		}
+		fmt.Fprintf(&b, "%s: %s %d states and %d records of runs that published nothing\n", r.Lake, verb, e.Scratch, e.Runs)
 	}
 	fmt.Fprintf(&b, "%s: ", r.Lake)
 	switch {
@@ -124,7 +133,12 @@ func GC(ctx context.Context, root string, n Name, log *slog.Logger, opt GCOption
 // GC removes objects that nothing leads to, while the lake is in use; see decision
 // 018. A second collection of the same lake waits for the first.
 func (l *Lake) GC(ctx context.Context, opt GCOptions) (*GCReport, error) {
-	since := time.Now().Add(-opt.Reflog)
+	now := time.Now()
+	expired, err := l.expire(ctx, opt.Keep, now, opt.DryRun)
+	if err != nil {
+		return nil, err
+	}
+	since := now.Add(-opt.Reflog)
 	stats, err := l.Objects.GC(ctx, objects.GCOptions{
 		Roots:    func(ctx context.Context) (objects.Roots, error) { return l.roots(ctx, since) },
 		Grace:    opt.Grace,
@@ -136,7 +150,7 @@ func (l *Lake) GC(ctx context.Context, opt GCOptions) (*GCReport, error) {
 		return nil, err
 	}
 	r := &GCReport{
-		Lake: l.Name, DryRun: opt.DryRun, Kept: stats.Kept,
+		Lake: l.Name, DryRun: opt.DryRun, Expired: expired, Kept: stats.Kept,
 		Garbage: GCCounts(stats.Garbage), Freed: GCCounts(stats.Freed),
 		Waiting: stats.Waiting, PacksRewritten: stats.Rewritten, PacksJoined: stats.Repack.Joined, Packs: stats.Repack.Packs,
 	}
