@@ -13,6 +13,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"github.com/headgate/headgate/exec/protocol"
 	"github.com/headgate/headgate/objects"
 )
 
@@ -47,6 +48,8 @@ type actionInput struct {
 	Tree    string   `json:"tree"`
 	Columns []string `json:"columns,omitempty"`
 	Filter  string   `json:"filter,omitempty"`
+
+	Empty []protocol.Column `json:"empty,omitempty"` // the columns of a table that has no snapshot
 }
 
 func (a action) key() Key {

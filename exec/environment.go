@@ -313,6 +313,12 @@ func (s *Session) placeOf(kind string, d *plan.Declared) (place, error) {
 	return place{env: py.Own, python: py.Version}, nil
 }
 
+// Environment returns the digest of what a verifier of a prepared plan runs in.
+func (s *Session) Environment(v *plan.Verifier) (objects.OID, error) {
+	at, err := s.placeOf(v.Kind, &v.Declared)
+	return at.env, err
+}
+
 // EnvironmentError says that what a function runs in could not be made now: the
 // index is out of reach, or the disk is full. The function is not at fault.
 type EnvironmentError struct {

@@ -198,6 +198,9 @@ func actionInputs(bound []Bound) []actionInput {
 	in := make([]actionInput, len(bound))
 	for i, b := range bound {
 		in[i] = actionInput{Name: b.Input.Table, Tree: b.Table.Tree.String(), Columns: b.Columns, Filter: b.Filter}
+		if b.Table.Tree.IsZero() { // a table that is not there, but has columns: see hooks
+			in[i].Empty = columnsOf(b.Table)
+		}
 	}
 	sort.SliceStable(in, func(i, j int) bool { return in[i].Name < in[j].Name })
 	return in

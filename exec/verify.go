@@ -29,6 +29,18 @@ type Verdict struct {
 	Usage  Usage       // of the sandbox, which a group of column tests shares
 }
 
+// opVerify is the operation of cache entries about verifiers. Those of "verify" before it
+// did not say themselves what had passed.
+const opVerify = "verify, by name"
+
+// passEntry says that an action passed, and names it: whatever a damaged cache
+// answers with instead (another entry, an older one, a part of one) is a miss, and a
+// verifier is evaluated. An entry that is not there is one too, so no fault of the
+// cache makes a pass of a failure.
+type passEntry struct {
+	Pass string `json:"pass"` // the key
+}
+
 // Passed reports whether the verifier ran and found nothing.
 func (v *Verdict) Passed() bool { return v.Error == nil && v.Violations == 0 }
 
@@ -44,10 +56,10 @@ func (s *Session) Verify(ctx context.Context, group []Checked, out Sink) ([]Verd
 		if err != nil {
 			return nil, err
 		}
-		keys[i] = action{Op: "verify", Code: c.Verifier.Code.String(), Env: at.env.String(), Inputs: actionInputs(c.Bound)}.key()
-		var passed bool
+		keys[i] = action{Op: opVerify, Code: c.Verifier.Code.String(), Env: at.env.String(), Inputs: actionInputs(c.Bound)}.key()
+		var known passEntry
 		// A verdict that the clock has a part in is one of its moment.
-		if len(c.Verifier.Clock) == 0 && s.cached(keys[i], &passed) && passed {
+		if len(c.Verifier.Clock) == 0 && s.cached(keys[i], &known) && known.Pass == keys[i].String() {
 			verdicts[i] = Verdict{Check: protocol.Check{Name: c.Verifier.Name}, Cached: true}
 			continue
 		}
@@ -72,7 +84,7 @@ func (s *Session) Verify(ctx context.Context, group []Checked, out Sink) ([]Verd
 			v.Error.File = group[i].Verifier.Path
 		}
 		if v.Passed() && len(u.Violations) == 0 && len(group[i].Verifier.Clock) == 0 { // see Model
-			s.remember(keys[i], true)
+			s.remember(keys[i], passEntry{Pass: keys[i].String()})
 		}
 	}
 	return verdicts, nil

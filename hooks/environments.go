@@ -18,7 +18,11 @@ import (
 // lock reads the state's headgate.lock; a state without one has an empty lock.
 // Errors are *pyenv.Error if the file is there and wrong.
 func (e *evaluation) lock(ctx context.Context) (*pyenv.Lock, error) {
-	entry, err := tree.Lookup(ctx, e.store, e.tree, pyenv.LockFile)
+	return lockAt(ctx, e.store, e.tree)
+}
+
+func lockAt(ctx context.Context, store objects.Reader, root objects.OID) (*pyenv.Lock, error) {
+	entry, err := tree.Lookup(ctx, store, root, pyenv.LockFile)
 	if errors.Is(err, objects.ErrNotFound) {
 		return &pyenv.Lock{}, nil
 	}
@@ -28,14 +32,14 @@ func (e *evaluation) lock(ctx context.Context) (*pyenv.Lock, error) {
 	if entry.Mode != gitobj.ModeFile && entry.Mode != gitobj.ModeExec {
 		return nil, &pyenv.Error{Text: pyenv.LockFile + " is not a regular file"}
 	}
-	info, err := e.store.Stat(ctx, entry.OID)
+	info, err := store.Stat(ctx, entry.OID)
 	if err != nil {
 		return nil, err
 	}
 	if info.Size > pyenv.MaxLock {
 		return nil, &pyenv.Error{Text: fmt.Sprintf("%s has %d bytes, the limit is %d", pyenv.LockFile, info.Size, pyenv.MaxLock)}
 	}
-	data, err := objects.ReadAll(ctx, e.store, entry.OID, objects.Blob, pyenv.MaxLock)
+	data, err := objects.ReadAll(ctx, store, entry.OID, objects.Blob, pyenv.MaxLock)
 	if err != nil {
 		return nil, err
 	}

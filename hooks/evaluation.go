@@ -73,10 +73,17 @@ func (e *evaluation) baseTables(ctx context.Context) (map[string]objects.OID, er
 // groupVerifiers binds each verifier to its tables and puts those together that
 // may share a sandbox: the column tests of one table, whose SQL is the server's own.
 func (e *evaluation) groupVerifiers(ctx context.Context) ([][]exec.Checked, error) {
+	all := make([]*plan.Verifier, len(e.plan.Verifiers))
+	for i := range e.plan.Verifiers {
+		all[i] = &e.plan.Verifiers[i]
+	}
+	return e.group(ctx, all)
+}
+
+func (e *evaluation) group(ctx context.Context, verifiers []*plan.Verifier) ([][]exec.Checked, error) {
 	var groups [][]exec.Checked
 	columns := make(map[string]int) // table -> index of its group
-	for i := range e.plan.Verifiers {
-		v := &e.plan.Verifiers[i]
+	for _, v := range verifiers {
 		bound := make([]exec.Bound, 0, len(v.Inputs))
 		for _, in := range v.Inputs {
 			t, err := e.tableAt(ctx, in.Table)
@@ -107,8 +114,8 @@ func (e *evaluation) groupVerifiers(ctx context.Context) ([][]exec.Checked, erro
 func (e *evaluation) tableAt(ctx context.Context, name string) (*exec.Table, error) {
 	plain, isBase := strings.CutPrefix(name, plan.BasePrefix)
 	if !isBase {
-		t := e.tables[name]
-		if t == nil {
+		t, ok := e.find(name)
+		if !ok {
 			return nil, fmt.Errorf("table %q is not in the state to publish", name)
 		}
 		return t, nil
@@ -125,8 +132,8 @@ func (e *evaluation) tableAt(ctx context.Context, name string) (*exec.Table, err
 		if t, err = exec.LoadTable(ctx, e.store, id); err != nil {
 			return nil, err
 		}
-	} else if now := e.tables[plain]; now != nil {
-		t = &exec.Table{Meta: &table.Snapshot{Format: now.Meta.Format, Columns: now.Meta.Columns}}
+	} else if now, ok := e.find(plain); ok {
+		t = emptyLike(now)
 	} else {
 		return nil, fmt.Errorf("table %q is neither in the old state nor in the new one", plain)
 	}

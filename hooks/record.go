@@ -45,6 +45,8 @@ type Record struct {
 	Sources      []SourceRecord      `json:"sources"`
 	Models       []ModelRecord       `json:"models"`
 	Verifiers    []VerifierRecord    `json:"verifiers"`
+	// VerifierChanges are what the proposal does to the verifiers of the target's tip.
+	VerifierChanges []VerifierChange `json:"verifier_changes,omitempty"`
 
 	logs     map[string][]byte      // by path in the record
 	failures map[string]objects.OID // by file name
@@ -133,7 +135,9 @@ type ModelRecord struct {
 type VerifierRecord struct {
 	Name       string       `json:"name"`
 	Path       string       `json:"path,omitempty"`
-	Status     string       `json:"status"` // "pass", "fail", "error"
+	Tip        bool         `json:"tip,omitempty"`      // it is the target's tip's, as the proposal does not have it
+	Severity   string       `json:"severity,omitempty"` // "warn"; absent: "error"
+	Status     string       `json:"status"`             // "pass", "warn", "fail", "error"
 	Cached     bool         `json:"cached"`
 	Violations int64        `json:"violating_rows"`
 	Message    string       `json:"message,omitempty"`
@@ -178,8 +182,8 @@ func modelRecord(m *plan.Model, bound []exec.Bound, res *exec.Result, took time.
 	return rec
 }
 
-func verifierRecord(v *plan.Verifier, took time.Duration) VerifierRecord {
-	rec := VerifierRecord{Name: v.Name, Path: v.Path}
+func (r *run) verifierRecord(v *plan.Verifier, took time.Duration) VerifierRecord {
+	rec := VerifierRecord{Name: v.Name, Path: v.Path, Severity: string(v.Severity), Tip: r.standing.holds(v)}
 	rec.Seconds = took.Seconds()
 	return rec
 }
@@ -248,7 +252,10 @@ func (rec *Record) failure(name string, rows objects.OID) string {
 func (rec *Record) sorted() {
 	sort.Slice(rec.Sources, func(i, j int) bool { return rec.Sources[i].Name < rec.Sources[j].Name })
 	sort.Slice(rec.Models, func(i, j int) bool { return rec.Models[i].Name < rec.Models[j].Name })
-	sort.Slice(rec.Verifiers, func(i, j int) bool { return rec.Verifiers[i].Name < rec.Verifiers[j].Name })
+	sort.Slice(rec.Verifiers, func(i, j int) bool {
+		a, b := &rec.Verifiers[i], &rec.Verifiers[j]
+		return a.Name < b.Name || a.Name == b.Name && !a.Tip && b.Tip
+	})
 }
 
 func (rec *Record) modelTrailers() []trailer.Model {
@@ -277,7 +284,7 @@ func (rec *Record) verifierTrailers() []trailer.Verifier {
 		if len(v.CostRecord.Violations) > 0 {
 			result = "warn" // it passed, and did what a function may not
 		}
-		out = append(out, trailer.Verifier{Name: v.Name, Result: result})
+		out = append(out, trailer.Verifier{Name: v.Name, Result: result, AtBase: v.Tip})
 	}
 	return out
 }

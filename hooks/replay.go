@@ -74,6 +74,7 @@ type replay struct {
 	lineage   map[string]trailer.Model
 	committed map[string]objects.OID // table -> snapshot in the commit's tree
 	absent    map[string]error       // inputs that could not be read
+	standing  *standing              // the base's verifiers that judged the commit too; nil if none did
 	base      objects.OID            // the old tip; zero if there is none
 	noBase    error                  // why it cannot be read, in a shallow clone
 	report    *ReplayReport
@@ -103,6 +104,9 @@ func (r *Replayer) Replay(ctx context.Context, commit objects.OID) (_ *ReplayRep
 	defer func() {
 		if p.sess != nil {
 			err = errors.Join(err, p.sess.Close())
+		}
+		if p.standing != nil && p.standing.sess != nil {
+			err = errors.Join(err, p.standing.sess.Close())
 		}
 	}()
 	if err := p.prepare(ctx, commit, c); err != nil {
@@ -190,7 +194,10 @@ func (p *replay) prepare(ctx context.Context, commit objects.OID, c *gitobj.Comm
 	if governing == nil {
 		governing = p.next // as with a lake's first push
 	}
-	p.sess = p.Runtime.Session(p.store, nil, exec.Options{Limits: limitsUnder(governing, p.Ceiling), Ceiling: p.Ceiling, NoCache: true, TempDir: p.TempDir})
+	open := func() *exec.Session {
+		return p.Runtime.Session(p.store, nil, exec.Options{Limits: limitsUnder(governing, p.Ceiling), Ceiling: p.Ceiling, NoCache: true, TempDir: p.TempDir})
+	}
+	p.sess = open()
 	settings := p.next.PlanSettings()
 	settings.Packages, settings.Denied = []string{"*"}, nil // the run that published it held them against its policy
 	if p.plan, err = plan.Build(ctx, p.store, p.tree, settings, p.sess); err != nil {
@@ -198,6 +205,9 @@ func (p *replay) prepare(ctx context.Context, commit objects.OID, c *gitobj.Comm
 	}
 	if err := p.environments(ctx, commit); err != nil {
 		return err
+	}
+	if err := p.stand(ctx, c, open); err != nil {
+		return replayable(commit, err)
 	}
 	if p.params, err = p.recordedParams(); err != nil {
 		return &NotReplayableError{commit, err.Error()}
@@ -322,7 +332,7 @@ func (p *replay) selected() ([]*plan.Model, error) {
 		add(byName[have[at]])
 	}
 	if p.Verifiers {
-		for _, v := range p.plan.Verifiers {
+		for _, v := range p.judges() {
 			for _, in := range v.Inputs {
 				if m := byName[in.Table]; m != nil && m.Strategy == plan.StrategyNone {
 					add(m)
@@ -349,8 +359,8 @@ func (p *replay) load(ctx context.Context, models []*plan.Model) error {
 		}
 	}
 	if p.Verifiers {
-		for i := range p.plan.Verifiers {
-			for _, in := range p.plan.Verifiers[i].Inputs {
+		for _, v := range p.judges() {
+			for _, in := range v.Inputs {
 				need[strings.TrimPrefix(in.Table, plan.BasePrefix)] = true
 			}
 		}
@@ -395,8 +405,8 @@ func (p *replay) loadPast(ctx context.Context, models []*plan.Model) ([]objects.
 		if err != nil && !errors.Is(err, objects.ErrNotFound) {
 			return nil, err
 		}
-		for i := range p.plan.Verifiers {
-			for _, in := range p.plan.Verifiers[i].Inputs {
+		for _, v := range p.judges() {
+			for _, in := range v.Inputs {
 				if oid, ok := atBase[strings.TrimPrefix(in.Table, plan.BasePrefix)]; ok && strings.HasPrefix(in.Table, plan.BasePrefix) {
 					ids = append(ids, oid)
 				}

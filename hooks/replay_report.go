@@ -70,8 +70,9 @@ type ReplayedModel struct {
 type ReplayedVerifier struct {
 	Name      string `json:"name"`
 	Path      string `json:"path,omitempty"`
-	Committed string `json:"committed"` // "pass", "warn" (it did what a function may not); "" if the message does not name it
-	Replayed  string `json:"replayed"`  // "pass", "fail", "error"
+	AtBase    bool   `json:"at_base,omitempty"` // it is the base's, which the commit removed or changed
+	Committed string `json:"committed"`         // "pass", "warn" (violations of the severity warn, or it did what a function may not); "" if the message does not name it
+	Replayed  string `json:"replayed"`          // "pass", "warn", "fail", "error"
 	Equal     bool   `json:"equal"`
 	Reason    string `json:"reason,omitempty"`
 }

@@ -280,7 +280,8 @@ func TestReplayOfTablesThatAreNotStored(t *testing.T) {
 	if rep := r.replay(r.tip(mainRef), func(p *Replayer) { p.Tables, p.Verifiers = []string{"two"}, false }); !rep.Equal || len(rep.Models) != 2 {
 		t.Errorf("replay of its child: %+v", rep)
 	}
-	// And so does a verifier.
+	// And so does a verifier. The one on the table that goes has to go before it.
+	r.must(r.toMain(with(base(), "models/one.sql", "-- headgate: strategy=none\nSELECT n FROM src", "verifiers/one.sql", "SELECT n FROM one", "verifiers/fine.sql", "")))
 	r.must(r.toMain(map[string]string{"tables/src/a.parquet": "PAR1 source PAR1", "models/one.sql": "-- headgate: strategy=none\nSELECT n FROM src",
 		"models/other.sql": "SELECT n FROM src", "verifiers/one.sql": "SELECT n FROM one"}))
 	if rep := r.replay(r.tip(mainRef), func(p *Replayer) { p.Tables = []string{"other"} }); !rep.Equal || len(rep.Verifiers) != 1 {

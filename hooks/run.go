@@ -67,6 +67,7 @@ type run struct {
 	rec     *Record
 
 	evaluation            // of the state to publish
+	standing   *standing  // the tip's verifiers that judge it too
 	hide       *mask.Mask // of its secrets
 	// baseVerified tells whether the base is a gate commit. The old tip of a
 	// branch that is not gated may be anything.
@@ -94,8 +95,8 @@ func (g *Gate) run(ctx context.Context, rq *request) (result, error) {
 	log.Info("run accepted", "proposal", rq.proposal, "base", rq.base)
 	defer func() { g.dismiss(live, r.journal.State) }()
 	res, err := r.execute(ctx)
-	if r.sess != nil {
-		if cerr := r.sess.Close(); cerr != nil {
+	for _, sess := range r.sessions() {
+		if cerr := sess.Close(); cerr != nil {
 			log.Warn("close session", "err", cerr)
 		}
 	}
@@ -160,9 +161,7 @@ func (r *run) judge(ctx context.Context) (objects.OID, error) {
 		return objects.OID{}, err
 	}
 	r.q, r.store = q, q
-	r.sess = r.gate.cfg.Runtime.Session(q, r.lake.Actions, exec.Options{
-		Limits: r.limits(), Ceiling: r.gate.cfg.Ceiling, NoCache: r.opt.noCache, TempDir: r.gate.cfg.TempDir,
-	})
+	r.sess = r.gate.cfg.Runtime.Session(q, r.lake.Actions, r.options())
 	r.rec.Limits = limitsRecord(r.limits(), r.policy.Sandbox)
 	r.say.header(r)
 	if err := r.enter(lake.Planning); err != nil {
@@ -172,6 +171,9 @@ func (r *run) judge(ctx context.Context) (objects.OID, error) {
 		return objects.OID{}, err
 	}
 	if err := r.environments(ctx); err != nil {
+		return objects.OID{}, err
+	}
+	if err := r.stand(ctx); err != nil {
 		return objects.OID{}, err
 	}
 	if err := r.enter(lake.Running); err != nil {
@@ -193,6 +195,23 @@ func (r *run) judge(ctx context.Context) (objects.OID, error) {
 		return objects.OID{}, r.reject("warnings are failures under -o strict: " + r.rec.Warnings[0])
 	}
 	return r.commit(ctx)
+}
+
+// options are those of the run's sessions.
+func (r *run) options() exec.Options {
+	return exec.Options{Limits: r.limits(), Ceiling: r.gate.cfg.Ceiling, NoCache: r.opt.noCache, TempDir: r.gate.cfg.TempDir}
+}
+
+// sessions are those that the run has begun.
+func (r *run) sessions() []*exec.Session {
+	var all []*exec.Session
+	if r.sess != nil {
+		all = append(all, r.sess)
+	}
+	if r.standing != nil && r.standing.sess != nil {
+		all = append(all, r.standing.sess)
+	}
+	return all
 }
 
 func (r *run) reject(reasons ...string) error {
@@ -408,8 +427,10 @@ func (r *run) settle(s lake.State) {
 	if err := r.enter(s); err != nil {
 		r.gate.cfg.Logger.Error("end run", "run", r.id(), "err", err)
 	}
-	if err := r.sess.Commit(); err != nil {
-		r.gate.cfg.Logger.Warn("action cache", "run", r.id(), "err", err)
+	for _, sess := range r.sessions() {
+		if err := sess.Commit(); err != nil {
+			r.gate.cfg.Logger.Warn("action cache", "run", r.id(), "err", err)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 )
 
 // verify evaluates every verifier on exactly the state that is to be published.
+// Those of the target's tip judge it beside the proposal's own (see standing).
 // All run, so that one push shows everything that is wrong; one that cannot be
 // evaluated refuses like one that finds violations.
 func (r *run) verify(ctx context.Context) error {
@@ -20,6 +22,11 @@ func (r *run) verify(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	older, unbound, err := r.standingGroups(ctx)
+	if err != nil {
+		return err
+	}
+	groups = append(groups, older...)
 	reasons := make([][]string, len(groups))
 	errs := make([]error, len(groups))
 	var wait sync.WaitGroup
@@ -30,7 +37,7 @@ func (r *run) verify(ctx context.Context) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	var all []string
+	all := unbound
 	for _, rs := range reasons {
 		all = append(all, rs...)
 	}
@@ -44,7 +51,11 @@ func (r *run) verify(ctx context.Context) error {
 func (r *run) verifyGroup(ctx context.Context, group []exec.Checked) ([]string, error) {
 	words := r.listen(group[0].Verifier.Name, r.logLimit())
 	started := time.Now()
-	verdicts, err := r.sess.Verify(ctx, group, words.sink())
+	sess := r.sess
+	if v := group[0].Verifier; v.Kind == plan.KindPython && r.standing.holds(v) {
+		sess = r.standing.sess
+	}
+	verdicts, err := sess.Verify(ctx, group, words.sink())
 	took := time.Since(started)
 	log := words.close()
 	var f *exec.Failure
@@ -82,7 +93,7 @@ func (r *run) verifyGroup(ctx context.Context, group []exec.Checked) ([]string, 
 func (r *run) verifiersFailed(group []exec.Checked, f *exec.Failure, took time.Duration) []string {
 	var reasons []string
 	for _, c := range group {
-		rec := verifierRecord(c.Verifier, took)
+		rec := r.verifierRecord(c.Verifier, took)
 		rec.Status, rec.Error = "error", failureRecord(f)
 		rec.usage(f.Usage)
 		r.rec.Verifiers = append(r.rec.Verifiers, rec)
@@ -93,7 +104,7 @@ func (r *run) verifiersFailed(group []exec.Checked, f *exec.Failure, took time.D
 		for _, v := range f.Usage.Violations {
 			r.say.block(violationLine(v))
 		}
-		reasons = append(reasons, fmt.Sprintf("verifier %s could not be evaluated: %s", c.Verifier.Name, f.Text))
+		reasons = append(reasons, r.verifierError(c.Verifier, f.Text))
 	}
 	return reasons
 }
@@ -101,7 +112,7 @@ func (r *run) verifiersFailed(group []exec.Checked, f *exec.Failure, took time.D
 // verdict records one verifier's outcome and returns why it refuses, if it does.
 // The caller holds r.mu.
 func (r *run) verdict(v *plan.Verifier, d *exec.Verdict, took time.Duration) string {
-	rec := verifierRecord(v, took)
+	rec := r.verifierRecord(v, took)
 	rec.Cached, rec.Violations, rec.Message = d.Cached, d.Violations, d.Message
 	rec.usage(d.Usage)
 	var reason string
@@ -113,7 +124,7 @@ func (r *run) verdict(v *plan.Verifier, d *exec.Verdict, took time.Duration) str
 		if d.Error.Traceback != "" {
 			r.say.block(d.Error.Traceback)
 		}
-		reason = fmt.Sprintf("verifier %s could not be evaluated: %s", v.Name, text)
+		reason = r.verifierError(v, text)
 	case d.Violations > 0:
 		rec.Status = "fail"
 		what := count(d.Violations) + " violating row(s)"
@@ -123,17 +134,42 @@ func (r *run) verdict(v *plan.Verifier, d *exec.Verdict, took time.Duration) str
 		if !d.Rows.IsZero() {
 			rec.Rows = r.rec.failure(v.Name, d.Rows)
 		}
-		r.say.line("verify", v.Name, "FAIL: %s", what)
+		of := ""
+		if r.standing.holds(v) {
+			of = fmt.Sprintf(" of %s's tip", strings.TrimPrefix(string(r.target), headsPrefix))
+		}
+		if v.Severity == plan.SeverityWarn {
+			rec.Status = "warn"
+			r.say.line("verify", v.Name, "WARNING%s: %s", of, what)
+			r.say.sample(d.Columns, d.Sample)
+			r.warn(fmt.Sprintf("verifier %s%s: %s", v.Name, of, what))
+			break
+		}
+		r.say.line("verify", v.Name, "FAIL%s: %s", of, what)
 		r.say.sample(d.Columns, d.Sample)
-		reason = fmt.Sprintf("verifier %s: %s", v.Name, what)
+		reason = fmt.Sprintf("verifier %s%s: %s", v.Name, of, what)
+		if of != "" {
+			reason += fmt.Sprintf("; this push has it %s, but as it is at the tip it judges the push too", r.standing.change(v).Change)
+		}
 	default:
 		rec.Status = "pass"
 		how := seconds(took)
 		if d.Cached {
 			how = "cached"
 		}
+		if r.standing.holds(v) {
+			how += ", as it is at the tip"
+		}
 		r.say.line("verify", v.Name, "pass, %s", how)
 	}
 	r.rec.Verifiers = append(r.rec.Verifiers, rec)
 	return reason
+}
+
+// verifierError is why a verifier that cannot be evaluated refuses.
+func (r *run) verifierError(v *plan.Verifier, why string) string {
+	if r.standing.holds(v) {
+		return r.standingError(v, why)
+	}
+	return fmt.Sprintf("verifier %s could not be evaluated: %s", v.Name, why)
 }

@@ -149,7 +149,7 @@ func (b *builder) columnTest(name, column string, t Test, snapshots map[string]*
 	}
 	v := Verifier{
 		Name: fmt.Sprintf("%s.%s:%s", name, column, t.Kind), Path: b.settings.File, Line: t.Line,
-		Kind: KindColumn, Table: name, Column: column, Inputs: []Input{{Table: name}},
+		Kind: KindColumn, Table: name, Column: column, Inputs: []Input{{Table: name}}, Severity: t.Severity,
 	}
 	if t.Kind == Relationships {
 		to, ok := b.names.find(t.To)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/exec/protocol"
+	"github.com/headgate/headgate/exec/spelling"
 	"github.com/headgate/headgate/objects"
 )
 
@@ -90,6 +91,26 @@ type File struct {
 	OID  objects.OID
 }
 
+// Severity says what becomes of a run whose verifier finds violations.
+type Severity string
+
+// The severities. A verifier that cannot be evaluated refuses, whatever its own is.
+const (
+	SeverityError Severity = ""     // it refuses
+	SeverityWarn  Severity = "warn" // it is a warning, which refuses under -o strict only
+)
+
+// ParseSeverity reads "error" or "warn", in any case.
+func ParseSeverity(text string) (Severity, error) {
+	switch strings.ToLower(text) {
+	case "error":
+		return SeverityError, nil
+	case "warn":
+		return SeverityWarn, nil
+	}
+	return SeverityError, fmt.Errorf("%q is no severity, want error or warn%s", clip(text), spelling.DidYouMean(text, []string{"error", "warn"}))
+}
+
 // Input is a table that a function reads.
 type Input struct {
 	Table   string   // its name as in the plan; in verifiers also "base.<name>"
@@ -115,8 +136,9 @@ type Verifier struct {
 	Path string // the policy file for a column test
 	Line int
 	Kind string
-	Code objects.OID // see Model.Code
+	Code objects.OID // see Model.Code; it does not hold Severity, on which no verdict depends
 
+	Severity      Severity
 	SQL           string
 	Inputs        []Input
 	Clock         []protocol.ClockRead // see Model.Clock
@@ -172,8 +194,11 @@ const (
 
 // Test is a rule that every row of a table must satisfy in one column.
 type Test struct {
-	Kind   TestKind
-	Line   int
+	Kind TestKind
+	Line int
+
+	Severity Severity
+
 	Values []any  // AcceptedValues: string, int64, uint64, float64 or bool
 	To     string // Relationships: every value is in column Field of table To
 	Field  string

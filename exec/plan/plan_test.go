@@ -214,7 +214,7 @@ func TestProblems(t *testing.T) {
 				`models/a.sql:1: memory: "x" is not a size such as 512MiB or 2GiB` + "\n" +
 				`models/a.sql:2: timeout: "1d" is not a duration such as 90s or 10m` + "\n" +
 				`models/a.sql:4: settings stand in the comment before the query; here they would be ignored` + "\n" +
-				`verifiers/b.sql:1: unknown setting "key" (there are cpus, memory, name, timeout)`,
+				`verifiers/b.sql:1: unknown setting "key" (there are cpus, memory, name, severity, timeout)`,
 		},
 		"not a regular file": {
 			files: map[string]string{"models/a.sql": linkTo + "/etc/passwd"},

@@ -146,6 +146,7 @@ func (b *builder) pythonFunction(f *code, d *protocol.Declaration, byPath map[st
 		}
 		b.verify = append(b.verify, Verifier{
 			Name: d.Name, Path: d.Path, Line: d.Line, Kind: KindPython, Declared: declared, Resources: limits,
+			Severity: b.severity(d.Path, d.Line, d.Severity),
 		})
 		fn.verify = len(b.verify) - 1
 	default:

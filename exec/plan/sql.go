@@ -16,7 +16,7 @@ import (
 // Settings of SQL files.
 var (
 	modelSettings    = []string{"columns", "cpus", "key", "memory", "name", "params", "partitioned_by", "strategy", "timeout"}
-	verifierSettings = []string{"cpus", "memory", "name", "timeout"}
+	verifierSettings = []string{"cpus", "memory", "name", "severity", "timeout"}
 )
 
 // query is a SQL function together with the tables it names.
@@ -115,7 +115,20 @@ func (b *builder) sqlVerifier(f *code) Verifier {
 	}
 	b.checkVerifierName(f.Path, h.lines["name"], v.Name)
 	v.Resources = b.headerResources(f, h)
+	v.Severity = b.severity(f.Path, h.lines["severity"], h.rest["severity"])
 	return v
+}
+
+// severity returns the severity that s names; that of an error if it is empty.
+func (b *builder) severity(file string, line int, s string) Severity {
+	if s == "" {
+		return SeverityError
+	}
+	severity, err := ParseSeverity(s)
+	if err != nil {
+		b.problem(file, line, "severity: %v", err)
+	}
+	return severity
 }
 
 func (b *builder) header(f *code, known []string) header {

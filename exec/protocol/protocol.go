@@ -234,6 +234,7 @@ type Declaration struct {
 	Pids          int               `json:"pids,omitempty"`
 	Inputs        []DeclaredInput   `json:"inputs,omitempty"`
 	Params        []DeclaredParam   `json:"params,omitempty"`
+	Severity      string            `json:"severity,omitempty"`    // of an expectation: "error" (default), "warn"
 	Secrets       []DeclaredParam   `json:"secrets,omitempty"`     // default arguments headgate.Secret(...)
 	LocalFiles    []string          `json:"local_files,omitempty"` // other files of Sources that this one imports, transitively
 	Error         *UserError        `json:"error,omitempty"`

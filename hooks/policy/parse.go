@@ -334,11 +334,15 @@ func (d *document) test(n ast.Node, where string) (plan.Test, bool) {
 		t.Kind = plan.TestKind(name)
 		switch t.Kind {
 		case plan.AcceptedValues:
-			t.Values = d.values(value, where+".accepted_values")
+			d.acceptedValues(value, where+".accepted_values", &t)
 		case plan.Relationships:
 			d.relationship(value, where+".relationships", &t)
 		case plan.NotNull, plan.Unique:
-			d.Problem(key, "test %s takes no arguments; write it as a plain text", name)
+			if !strictyaml.IsMapping(value) {
+				d.Problem(key, "test %s takes no arguments but its severity: {%s: {severity: warn}}", name, name)
+				return
+			}
+			d.Object(value, where+"."+name, strictyaml.Fields{"severity": d.severity(where+"."+name, &t)})
 		default:
 			d.Problem(key, "unknown test %q%s", name, spelling.MeantOr(name, testKinds))
 		}
@@ -347,6 +351,40 @@ func (d *document) test(n ast.Node, where string) (plan.Test, bool) {
 		d.Problem(n, "%s: each item is one test, this one has %d", where, count)
 	}
 	return t, len(d.Problems) == before
+}
+
+// severity reads what becomes of a test's violations.
+func (d *document) severity(where string, t *plan.Test) func(ast.Node) {
+	return func(n ast.Node) {
+		text, ok := d.Text(n, where+".severity")
+		if !ok {
+			return
+		}
+		var err error
+		if t.Severity, err = plan.ParseSeverity(text); err != nil {
+			d.Problem(n, "%s.severity: %v", where, err)
+		}
+	}
+}
+
+// acceptedValues reads a list of values or, where a severity is given too, a
+// mapping that has it as "values".
+func (d *document) acceptedValues(n ast.Node, where string, t *plan.Test) {
+	if !strictyaml.IsMapping(n) {
+		t.Values = d.values(n, where)
+		return
+	}
+	given := false
+	d.Object(n, where, strictyaml.Fields{
+		"values": func(n ast.Node) {
+			given = true
+			t.Values = d.values(n, where+".values")
+		},
+		"severity": d.severity(where, t),
+	})
+	if !given {
+		d.Problem(n, "%s needs its values: {accepted_values: {values: [a, b], severity: warn}}", where)
+	}
 }
 
 func (d *document) relationship(n ast.Node, where string, t *plan.Test) {
@@ -361,7 +399,8 @@ func (d *document) relationship(n ast.Node, where string, t *plan.Test) {
 			}
 			t.To = name
 		},
-		"field": func(n ast.Node) { t.Field, _ = d.Text(n, where+".field") },
+		"field":    func(n ast.Node) { t.Field, _ = d.Text(n, where+".field") },
+		"severity": d.severity(where, t),
 	})
 	if strictyaml.IsMapping(n) && (t.To == "" || t.Field == "") {
 		d.Problem(n, "%s needs both to (a table) and field (its column)", where)

@@ -10,7 +10,7 @@
 //	Model: daily code=<oid> env=<digest> in=flights@<oid>,airports@<oid> out=<oid> rows=12 cached=false
 //	Verifier: no_missing_day pass
 //
-// A Model line ends with params=, strategy=, prior= and deterministic=false where they apply.
+// A Verifier line that ends with at=base is of a verifier as the base has it. A Model line ends with params=, strategy=, prior= and deterministic=false where they apply.
 //
 // A name may be free text, so white space, control characters and the separators
 // "%", ",", "@" and "=" in names and values are written as %XX.
@@ -86,6 +86,7 @@ type Input struct {
 type Verifier struct {
 	Name   string
 	Result string // "pass" or "warn"
+	AtBase bool   // it is the base's, which the proposal removed or changed
 }
 
 // Format returns the trailer block, each line ended by a newline.
@@ -100,7 +101,11 @@ func (g Gate) Format() string {
 		line(keyModel, m.format())
 	}
 	for _, v := range g.Verifiers {
-		line(keyVerifier, escape(v.Name)+" "+escape(v.Result))
+		text := escape(v.Name) + " " + escape(v.Result)
+		if v.AtBase {
+			text += " at=base"
+		}
+		line(keyVerifier, text)
 	}
 	return b.String()
 }
@@ -184,8 +189,12 @@ func (g *Gate) set(key, value string) (err error) {
 		if v.Name, err = unescape(name); err != nil {
 			return err
 		}
+		result, at, more := strings.Cut(result, " ")
 		if v.Result, err = unescape(result); err != nil {
 			return err
+		}
+		if v.AtBase = at == "at=base"; more && !v.AtBase {
+			return fmt.Errorf("%q follows the result", at)
 		}
 		g.Verifiers = append(g.Verifiers, v)
 	}

@@ -27,7 +27,7 @@ func example(t interface{ Fatal(...any) }) Gate {
 			{Name: "daily", Code: strings.Repeat("c", 40), Env: "e0", Inputs: []Input{{"flights", strings.Repeat("1", 40)}, {"ns.airports", strings.Repeat("2", 40)}}, Out: strings.Repeat("3", 40), Rows: 12, Cached: true},
 			{Name: "constant", Code: "c", Env: "e", Out: "o"},
 		},
-		Verifiers: []Verifier{{"no_missing_day", "pass"}, {"flights.origin:relationships", "warn"}},
+		Verifiers: []Verifier{{"no_missing_day", "pass", false}, {"flights.origin:relationships", "warn", true}},
 	}
 }
 
@@ -39,7 +39,7 @@ func TestFormatIsWhatTheDocumentsShow(t *testing.T) {
 		"Model: daily code=" + strings.Repeat("c", 40) + " env=e0 in=flights@" + strings.Repeat("1", 40) + ",ns.airports@" + strings.Repeat("2", 40) + " out=" + strings.Repeat("3", 40) + " rows=12 cached=true\n" +
 		"Model: constant code=c env=e in= out=o rows=0 cached=false\n" +
 		"Verifier: no_missing_day pass\n" +
-		"Verifier: flights.origin:relationships warn\n"
+		"Verifier: flights.origin:relationships warn at=base\n"
 	if got := example(t).Format(); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
@@ -72,7 +72,7 @@ func TestRoundTrip(t *testing.T) {
 				m.Inputs = append(m.Inputs, Input{text.Draw(t, "table"), text.Draw(t, "snapshot")})
 			}
 			g.Models = append(g.Models, m)
-			g.Verifiers = append(g.Verifiers, Verifier{text.Draw(t, "verifier"), rapid.SampledFrom([]string{"pass", "warn"}).Draw(t, "result")})
+			g.Verifiers = append(g.Verifiers, Verifier{text.Draw(t, "verifier"), rapid.SampledFrom([]string{"pass", "warn"}).Draw(t, "result"), rapid.Bool().Draw(t, "at base")})
 		}
 		block := g.Format()
 		got, err := Parse("Publish\n\nbody: with colon\n\n" + block)

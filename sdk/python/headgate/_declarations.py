@@ -18,6 +18,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 Columns = Union[Sequence[str], Mapping[str, str], None]
 
 STRATEGIES = ("NONE", "REPLACE", "APPEND", "OVERWRITE_PARTITIONS")
+SEVERITIES = ("error", "warn")
 
 _CONNECTOR = "inputs are tables of the lake; there are no connectors to other engines: import the data with `headgate import`"
 
@@ -144,6 +145,7 @@ class Declaration:
     key: Optional[Sequence[str]] = None
     materialization_strategy: Optional[str] = None
     partitioned_by: Optional[List[str]] = None
+    severity: Optional[str] = None
     python: Optional[str] = None
     pip: Dict[str, str] = field(default_factory=dict)
     memory: Union[str, int, None] = None
@@ -315,20 +317,24 @@ def _split(text: str) -> List[str]:
 @overload
 def expectation(name: _F) -> _F: ...
 @overload
-def expectation(name: Optional[str] = ...) -> Callable[[_F], _F]: ...
+def expectation(name: Optional[str] = ..., *, severity: Optional[str] = ...) -> Callable[[_F], _F]: ...
 
 
-def expectation(name: Any = None) -> Any:
+def expectation(name: Any = None, *, severity: Optional[str] = None) -> Any:
     """Declare a function as a verifier.
 
     It passes by returning True (or None), and fails by returning False or by a
-    failing ``assert``, whose message is shown to whoever pushed.
+    failing ``assert``, whose message is shown to whoever pushed. With the severity
+    "warn" a failure is a warning, which refuses a push with ``-o strict`` only; one
+    that cannot be evaluated refuses whatever its severity is.
     """
+    if severity is not None and severity.lower() not in SEVERITIES:
+        raise ValueError(f"severity must be one of {', '.join(SEVERITIES)}, not {severity!r}")
     if callable(name):
         return _keep(name, kind="expectation", name=name.__name__)
 
     def decorate(function: _F) -> _F:
-        return _keep(function, kind="expectation", name=name or function.__name__)
+        return _keep(function, kind="expectation", name=name or function.__name__, severity=severity)
 
     return decorate
 

@@ -144,6 +144,7 @@ class Static(unittest.TestCase):
             "@headgate.model()\ndef f(a=headgate.Modle('x')): pass": (3, "headgate has no input 'Modle' (did you mean 'Model'?)"),
             "@headgate.model()\ndef f(*a): pass": (3, "argument *a cannot be an input; name the inputs"),
             "@headgate.model()\ndef f(a=headgate.Model('x'), /): pass": (3, "argument a is positional-only; inputs are passed by name"),
+            "@headgate.expectation(severity='mild')\ndef f(): pass": (2, "@expectation: severity must be one of error, warn, not 'mild'"),
             "@headgate.model()\n@headgate.expectation()\ndef f(): pass": (4, "function f is declared both as a model and as an expectation"),
             "@headgate.python('3.11')\ndef f(): pass": (3, "function f has @python but neither @model nor @expectation"),
             "@headgate.model(**x)\ndef f(): pass": (2, "@model: **arguments cannot be read; write them out"),

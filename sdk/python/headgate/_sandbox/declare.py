@@ -18,7 +18,7 @@ _DECORATORS: Dict[str, Tuple[str, ...]] = {
         "name", "columns", "key", "materialization_strategy", "partitioned_by", "cache_strategy", "materialize",
         *said.REFUSED["model"],
     ),
-    "expectation": ("name",),
+    "expectation": ("name", "severity"),
     "python": ("version", "pip"),
     "resources": ("memory", "timeout", "cpus", "pids", *said.REFUSED["resources"]),
 }  # fmt: skip
@@ -157,6 +157,7 @@ class _File:
             # Without one the server decides: it depends on where the file is.
             "strategy": _strategy(main),
             "partitioned_by": said.partitions(main.get("partitioned_by")),
+            "severity": main.get("severity"),
             "python": py.get("version"),
             "packages": py.get("pip"),
             "memory": _quantity(res.get("memory"), "B"),
@@ -352,6 +353,8 @@ def _wrong_type(name: str, value: Any, callable_name: str) -> str:
     if name == "materialization_strategy":
         ok = isinstance(value, str) and value.upper() in said.STRATEGIES
         return "" if ok else f"one of {', '.join(said.STRATEGIES)}"
+    if name == "severity":
+        return "" if isinstance(value, str) and value.lower() in said.SEVERITIES else f"one of {', '.join(said.SEVERITIES)}"
     if name == "partitioned_by":
         return _wrong_partitions(value)
     if name == "pip":
