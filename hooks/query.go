@@ -13,14 +13,16 @@ import (
 	"github.com/headgate/headgate/exec/sandbox"
 	"github.com/headgate/headgate/hooks/lake"
 	"github.com/headgate/headgate/objects"
+	"github.com/headgate/headgate/objects/gitobj"
 	"github.com/headgate/headgate/objects/table"
+	"github.com/headgate/headgate/objects/tree"
 	"github.com/headgate/headgate/refs"
 )
 
 // Question is a user's SELECT on one state of a lake.
 type Question struct {
 	SQL     string
-	Ref     string // branch, full ref name, or oid of a commit; "" is main
+	Ref     string // any revision that resolveCommit takes; "" is main
 	Format  string // "table", "csv", "json"; "" is table
 	MaxRows int64  // 0 is no bound
 }
@@ -33,7 +35,7 @@ func (e *QueryError) Error() string { return e.Text }
 // Query answers a question in a sandbox, with only the tables that the query
 // names, and writes the rows to w. Errors for the asker are *QueryError.
 func (g *Gate) Query(ctx context.Context, l *lake.Lake, q Question, w io.Writer) error {
-	root, err := resolve(ctx, l, q.Ref)
+	commit, err := resolveCommit(ctx, l, q.Ref)
 	if err != nil {
 		return err
 	}
@@ -57,13 +59,15 @@ func (g *Gate) Query(ctx context.Context, l *lake.Lake, q Question, w io.Writer)
 	if read[0].Error != nil {
 		return &QueryError{exec.Describe(read[0].Error)}
 	}
-	found, err := table.Discover(ctx, l.Objects, root)
-	if err != nil {
-		return err
-	}
+	states := &states{lake: l, asked: commit, found: make(map[objects.OID][]table.Table)}
 	var bound []exec.Bound
+	folded := make(map[string]string)
 	for _, name := range read[0].Tables {
-		t, err := pick(found, name)
+		if other, ok := folded[strings.ToLower(name)]; ok {
+			return &QueryError{fmt.Sprintf("%q and %q differ in case only, which SQL does not tell: name one of the revisions in another way, by its oid", other, name)}
+		}
+		folded[strings.ToLower(name)] = name
+		t, err := states.table(ctx, name)
 		if err != nil {
 			return err
 		}
@@ -85,8 +89,66 @@ func (g *Gate) Query(ctx context.Context, l *lake.Lake, q Question, w io.Writer)
 	return err
 }
 
+// states is the tables of the commits that a query names.
+type states struct {
+	lake  *lake.Lake
+	asked objects.OID // the commit whose tables need no revision
+	found map[objects.OID][]table.Table
+}
+
+// table resolves a table as a query writes it: "flights", "flights@v1", or
+// "base.flights", which as in verifiers is the table at the old tip: at the first
+// parent of the commit that is asked.
+func (s *states) table(ctx context.Context, written string) (objects.OID, error) {
+	name, rev, at := strings.Cut(written, "@")
+	base := len(name) > len(plan.BasePrefix) && strings.EqualFold(name[:len(plan.BasePrefix)], plan.BasePrefix)
+	commit := s.asked
+	var err error
+	switch {
+	case at && (rev == "" || base):
+		return objects.OID{}, &QueryError{fmt.Sprintf("%q: one revision belongs behind the @, and base is one already", written)}
+	case at:
+		commit, err = resolveCommit(ctx, s.lake, rev)
+	case base:
+		name = name[len(plan.BasePrefix):]
+		if commit, err = takeStep(ctx, s.lake, plan.BasePrefix+name, "^1", commit, new(int)); err != nil {
+			return objects.OID{}, err
+		}
+	}
+	if err != nil {
+		return objects.OID{}, err
+	}
+	c, err := readCommit(ctx, s.lake.Objects, commit)
+	if err != nil {
+		return objects.OID{}, err
+	}
+	// Most names are written as the directory is, and then no other table is looked at.
+	if dir, err := table.Dir(name); err == nil {
+		e, err := tree.Lookup(ctx, s.lake.Objects, c.Tree, dir)
+		if err == nil && e.Mode == gitobj.ModeTree {
+			return e.OID, nil
+		}
+		if err != nil && !errors.Is(err, objects.ErrNotFound) {
+			return objects.OID{}, err
+		}
+	}
+	found, ok := s.found[commit]
+	if !ok {
+		found, err = table.Discover(ctx, s.lake.Objects, c.Tree)
+		var bad *table.Error
+		if errors.As(err, &bad) {
+			return objects.OID{}, &QueryError{fmt.Sprintf("there is no table %q in commit %s, whose tables cannot be listed: %v", name, short(commit), bad)}
+		}
+		if err != nil {
+			return objects.OID{}, err
+		}
+		s.found[commit] = found
+	}
+	return pick(found, name, commit)
+}
+
 // pick finds a table by SQL name, which does not tell upper case from lower.
-func pick(found []table.Table, name string) (objects.OID, error) {
+func pick(found []table.Table, name string, commit objects.OID) (objects.OID, error) {
 	var have []string
 	for _, t := range found {
 		if strings.EqualFold(t.Name, name) {
@@ -95,61 +157,9 @@ func pick(found []table.Table, name string) (objects.OID, error) {
 		have = append(have, t.Name)
 	}
 	if len(have) == 0 {
-		return objects.OID{}, &QueryError{fmt.Sprintf("there is no table %q: this state has no tables", name)}
+		return objects.OID{}, &QueryError{fmt.Sprintf("there is no table %q: commit %s has no tables", name, short(commit))}
 	}
-	return objects.OID{}, &QueryError{fmt.Sprintf("there is no table %q; there are: %s", name, strings.Join(have, ", "))}
-}
-
-// resolve returns the tree of the commit that a user names.
-func resolve(ctx context.Context, l *lake.Lake, text string) (objects.OID, error) {
-	commit, err := resolveCommit(ctx, l, text)
-	if err != nil {
-		return objects.OID{}, err
-	}
-	c, err := readCommit(ctx, l.Objects, commit)
-	if err != nil {
-		return objects.OID{}, err
-	}
-	return c.Tree, nil
-}
-
-// resolveCommit returns the commit that a user names: by oid or by ref; "" is main.
-func resolveCommit(ctx context.Context, l *lake.Lake, text string) (objects.OID, error) {
-	if text == "" {
-		text = "main"
-	}
-	commit, err := objects.ParseOID(text)
-	if err != nil {
-		if commit, err = resolveRef(ctx, l, text); err != nil {
-			return objects.OID{}, err
-		}
-	}
-	_, err = readCommit(ctx, l.Objects, commit)
-	if errors.Is(err, objects.ErrNotFound) {
-		return objects.OID{}, &QueryError{fmt.Sprintf("there is no commit %s", commit)}
-	}
-	if err != nil {
-		return objects.OID{}, &QueryError{fmt.Sprintf("%q is not a commit", text)}
-	}
-	return commit, nil
-}
-
-// resolveRef tries a name as git's rev-parse does: as it is, as a branch, as a tag.
-func resolveRef(ctx context.Context, l *lake.Lake, text string) (objects.OID, error) {
-	for _, prefix := range []string{"", headsPrefix, tagsPrefix, "refs/"} {
-		name, err := refs.Parse(prefix + text)
-		if err != nil {
-			continue
-		}
-		oid, err := l.Refs.Get(ctx, name)
-		if err == nil {
-			return oid, nil
-		}
-		if !errors.Is(err, refs.ErrNotFound) {
-			return objects.OID{}, err
-		}
-	}
-	return objects.OID{}, &QueryError{fmt.Sprintf("there is no branch, tag or ref %q in lake %s", text, l.Name)}
+	return objects.OID{}, &QueryError{fmt.Sprintf("there is no table %q in commit %s; there are: %s", name, short(commit), strings.Join(have, ", "))}
 }
 
 // maxRunJSON bounds a run record's run.json, in bytes.

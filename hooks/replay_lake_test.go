@@ -31,7 +31,7 @@ func TestReplayOnTheServer(t *testing.T) {
 	for of, want := range map[string]string{
 		rejected:                             "published no gate commit",
 		"01J9ZQ4T3N8Y6W2K5D7F0H1M9C":         "has no run",
-		"nowhere":                            `no branch, tag or ref "nowhere"`,
+		"nowhere":                            `no branch, tag, ref or commit "nowhere"`,
 		strings.Repeat("ab", 20):             "there is no commit",
 		mustCommit(t, r).Parents[1].String(): "it is no gate commit",
 		r.forge(nil, func(m string) string { return strings.Replace(m, "rows=1", "rows=2", 1) }).String(): "not the signature of this server's gate",

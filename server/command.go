@@ -61,7 +61,9 @@ func commands() []*command {
 		{words: []string{"token", "revoke"}, args: "<id or name>", short: "end a token", min: 1, max: 1, run: tokenRevoke,
 			long: "At once, and for good. Administrators may end anybody's, by its id."},
 		{words: []string{"query"}, args: "<lake> '<sql>'", short: "ask the tables of a lake", min: 2, max: 2, flags: queryFlags, run: query,
-			long: "Runs one SELECT in a sandbox on the server. Table names are those of the state that --ref names."},
+			long: "Runs one SELECT in a sandbox on the server. Table names are those of the commit that --ref names. flights@v1 is the table at another one:\n" +
+				"a branch, tag, ref or oid, or its first digits, with ~2, ^2, or main@{1}, main@{yesterday} by the server's own log of the branch; in double\n" +
+				"quotes where SQL needs them. base.flights is the table at the first parent of --ref, which is the old tip."},
 		{words: []string{"help"}, args: "[<command>]", short: "explain the commands", max: 2, run: help},
 	}
 }

@@ -104,7 +104,7 @@ type queryOptions struct{ ref, format *string }
 
 func queryFlags(fs *flag.FlagSet) any {
 	return queryOptions{
-		ref:    fs.String("ref", "", "`REF` to read: a branch, a ref, or a commit's oid; main if absent"),
+		ref:    fs.String("ref", "", "`REF` to read: a branch, a tag, an oid, main~2; main if absent"),
 		format: fs.String("format", "table", "`FORMAT` of the rows: table, csv or json"),
 	}
 }

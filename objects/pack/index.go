@@ -171,6 +171,22 @@ func (x *Index) Offset(pos int) int64 {
 	return int64(binary.BigEndian.Uint64(x.big[at:]))
 }
 
+// Seek returns the position of the first oid that is not before the given one,
+// Len if all are.
+func (x *Index) Seek(oid OID) int {
+	defer runtime.KeepAlive(x)
+	lo, hi := x.begins(int(oid[0])), x.begins(int(oid[0])+1)
+	for lo < hi {
+		mid := int(uint(lo+hi) / 2)
+		if bytes.Compare(x.oids[mid*20:][:20], oid[:]) < 0 {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	return lo
+}
+
 // Find returns the object's position.
 func (x *Index) Find(oid OID) (pos int, ok bool) {
 	defer runtime.KeepAlive(x)
