@@ -114,7 +114,7 @@ func canonicalOrder(columns []protocol.Column) string {
 		id := identifier(c.Name)
 		terms = append(terms, id+" ASC NULLS LAST")
 		if c.Type == "INTERVAL" || c.Type == "TIME WITH TIME ZONE" || isNested(c.Type) {
-			ties = append(ties, "CAST("+id+" AS VARCHAR)")
+			ties = append(ties, "TRY(CAST("+id+" AS VARCHAR))")
 		}
 	}
 	return strings.Join(append(terms, ties...), ", ")

@@ -148,28 +148,8 @@ func (db *database) parquetColumns(ctx context.Context, file string) ([]protocol
 	if err != nil {
 		return nil, inFile(fileError(err), file)
 	}
-	rows, err := db.conn.QueryContext(ctx, "SELECT name, repetition_type, coalesce(num_children, 0) FROM parquet_schema("+literal(file)+")")
+	schema, err := db.parquetSchema(ctx, file)
 	if err != nil {
-		return nil, inFile(fileError(err), file)
-	}
-	defer rows.Close()
-	type element struct {
-		name, repetition string
-		children         int64
-	}
-	var schema []element
-	for rows.Next() {
-		var el element
-		var repetition *string
-		if err := rows.Scan(&el.name, &repetition, &el.children); err != nil {
-			return nil, err
-		}
-		if repetition != nil {
-			el.repetition = *repetition
-		}
-		schema = append(schema, el)
-	}
-	if err := rows.Err(); err != nil {
 		return nil, inFile(fileError(err), file)
 	}
 	// The schema is a tree in depth-first order; the root's children are columns.
@@ -187,12 +167,34 @@ func (db *database) parquetColumns(ctx context.Context, file string) ([]protocol
 		columns[i].Nullable = schema[at].repetition != "REQUIRED"
 		for open := int64(1); open > 0 && at < len(schema); at++ {
 			open += schema[at].children - 1
+			schema[at].column = i
 		}
+	}
+	if err := lossless(schema, columnNames(columns), file); err != nil {
+		return nil, inFile(err, file)
 	}
 	if len(columns) == 0 {
 		return nil, inFile(dataError("there are no columns"), file)
 	}
 	return columns, nil
+}
+
+// parquetSchema returns the nodes of a file's schema, the root first.
+func (db *database) parquetSchema(ctx context.Context, file string) ([]element, error) {
+	rows, err := db.conn.QueryContext(ctx, "SELECT name, coalesce(repetition_type, ''), coalesce(num_children, 0), coalesce(type, ''), coalesce(logical_type, ''), coalesce(precision, 0), coalesce(scale, 0) FROM parquet_schema("+literal(file)+")")
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var schema []element
+	for rows.Next() {
+		el := element{column: -1}
+		if err := rows.Scan(&el.name, &el.repetition, &el.children, &el.physical, &el.logical, &el.precision, &el.scale); err != nil {
+			return nil, err
+		}
+		schema = append(schema, el)
+	}
+	return schema, rows.Err()
 }
 
 // inFile names the file in an error, unless DuckDB did.

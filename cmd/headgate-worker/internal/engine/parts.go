@@ -350,10 +350,10 @@ func (e *execution) checkKey(ctx context.Context, key []string) error {
 	}
 	texts := make([]string, len(key))
 	for i, k := range key {
-		texts[i] = "CAST(" + identifier(k) + " AS VARCHAR)"
+		texts[i] = "TRY(CAST(" + identifier(k) + " AS VARCHAR))"
 	}
-	rows, err := e.db.conn.QueryContext(ctx, fmt.Sprintf("SELECT concat_ws(', ', %s), count(*) FROM %s GROUP BY %s HAVING count(*) > 1 ORDER BY count(*) DESC, %s LIMIT 3",
-		strings.Join(texts, ", "), rowsTable, columns, columns))
+	rows, err := e.db.conn.QueryContext(ctx, fmt.Sprintf("SELECT concat_ws(', ', %s), %s FROM (SELECT %s, count(*) AS %s FROM %s GROUP BY %s HAVING count(*) > 1 ORDER BY count(*) DESC, %s LIMIT 3)",
+		strings.Join(texts, ", "), groupColumn, columns, groupColumn, rowsTable, columns, columns))
 	if err != nil {
 		return err
 	}

@@ -52,23 +52,25 @@ func (db *database) groupedStats(ctx context.Context, source string, columns []p
 
 // someStats fills in the statistics of columns, which begin at first.
 func (db *database) someStats(ctx context.Context, source string, columns []protocol.Column, groups [][]protocol.ColumnStats, first int) error {
-	terms := make([]string, 0, 1+3*len(columns))
-	terms = append(terms, groupColumn)
+	terms, texts := make([]string, 0, 1+3*len(columns)), make([]string, 0, 1+3*len(columns))
+	terms, texts = append(terms, groupColumn), append(texts, groupColumn)
 	nulls := make([]int64, len(columns))
 	bounds := make([][2]sql.NullString, len(columns))
 	var group int
 	targets := []any{&group}
 	for i, c := range columns {
 		id := identifier(c.Name)
-		terms = append(terms, "count(*) - count("+id+")")
+		minimum, maximum := "NULL", "NULL"
 		if hasBounds(c.Type) {
-			terms = append(terms, "CAST(min("+id+") AS VARCHAR)", "CAST(max("+id+") AS VARCHAR)")
-		} else {
-			terms = append(terms, "NULL", "NULL")
+			minimum, maximum = "min("+id+")", "max("+id+")"
 		}
+		terms = append(terms, fmt.Sprintf("count(*) - count(%[1]s) AS n%[2]d, %[3]s AS l%[2]d, %[4]s AS h%[2]d", id, i, minimum, maximum))
+		// TRY: DuckDB has no text for a TIMESTAMP_NS on its first day.
+		texts = append(texts, fmt.Sprintf("n%[1]d, TRY(CAST(l%[1]d AS VARCHAR)), TRY(CAST(h%[1]d AS VARCHAR))", i))
 		targets = append(targets, &nulls[i], &bounds[i][0], &bounds[i][1])
 	}
-	rows, err := db.conn.QueryContext(ctx, "SELECT "+strings.Join(terms, ", ")+" FROM "+source+" GROUP BY "+groupColumn)
+	rows, err := db.conn.QueryContext(ctx, fmt.Sprintf("SELECT %s FROM (SELECT %s FROM %s GROUP BY %s)",
+		strings.Join(texts, ", "), strings.Join(terms, ", "), source, groupColumn))
 	if err != nil {
 		return err
 	}

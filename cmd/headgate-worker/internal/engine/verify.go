@@ -121,7 +121,7 @@ func (db *database) sample(ctx context.Context, source string, columns []protoco
 			// A column has one type, so a non-finite value is marked by its text in one more column.
 			terms[i] = "CASE WHEN isfinite(" + id + ") THEN " + id + " END"
 		default:
-			terms[i] = "CAST(" + id + " AS VARCHAR)"
+			terms[i] = "TRY(CAST(" + id + " AS VARCHAR))"
 		}
 		terms[i] += ", CAST(" + id + " AS VARCHAR)"
 	}
