@@ -52,7 +52,7 @@ $(VENV)/.ready: test/requirements.txt | need-python3
 	touch $@
 
 .PHONY: test
-test: vet lint unit python abuse conformance e2e memory ## everything that CI checks
+test: vet lint unit python abuse conformance readers e2e memory ## everything that CI checks
 
 .PHONY: vet
 vet: need-gcc need-g++
@@ -103,6 +103,10 @@ conformance: build need-git need-ssh need-dulwich need-pygit2 $(CACHE)/jgit/.rea
 .PHONY: e2e
 e2e: build venv need-git need-ssh ## end-to-end scripts: the built server, real git and ssh, gVisor. RUN=name picks one
 	HEADGATE_PYTHON=$(CURDIR)/$(PYTHON) go test -count=1 -parallel 2 -timeout 20m $(if $(RUN),-v -run 'TestScripts/$(RUN)') ./test/e2e
+
+.PHONY: readers
+readers: build venv ## tables of all types as DuckDB, pyarrow, pandas, polars and parquet-go read them
+	HEADGATE_PYTHON=$(CURDIR)/$(PYTHON) go test -count=1 ./test/readers
 
 .PHONY: memory
 memory: build need-git need-ssh need-ssh-keygen ## the server's memory while SIZE=512MiB is pushed and cloned
