@@ -34,6 +34,10 @@ const (
 	OpTypes Op = "types"
 	// OpQuery runs SQL and sends its rows -> one file "rows" in Format, Answer.Rows.
 	OpQuery Op = "query"
+	// OpDiff compares the rows of Inputs "old" and "new", the parts in which two
+	// states of a table differ, as Diff says -> Answer.Diff, and in Format "json" files
+	// "rows-000000.json" and so on with a DiffRow a line, in "parquet" one file "diff.parquet".
+	OpDiff Op = "diff"
 )
 
 // What the Python harness answers.
@@ -57,11 +61,13 @@ type Order struct {
 	// SQL and its settings (OpModel, OpQuery).
 	SQL     string   `json:"sql,omitempty"`
 	Key     []string `json:"key,omitempty"`      // OpModel, OpCut: rows are ordered by it, and it must be unique and not null
-	Format  string   `json:"format,omitempty"`   // OpQuery: "table", "csv", "json" (lines), "parquet"
-	MaxRows int64    `json:"max_rows,omitempty"` // OpQuery: stop after this many rows; OpVerify: rows kept per violations file
+	Format  string   `json:"format,omitempty"`   // OpQuery: "table", "csv", "json" (lines), "parquet"; OpDiff: "json", "parquet", or "" for the counts alone
+	MaxRows int64    `json:"max_rows,omitempty"` // OpQuery, OpDiff: send no more than so many rows; OpVerify: rows kept per violations file
 	Queries []Query  `json:"queries,omitempty"`  // OpTables, OpVerify
 
 	Types []string `json:"types,omitempty"` // OpTypes: as somebody wrote them: "int", "text", "decimal(9,2)"
+
+	Diff *Diff `json:"diff,omitempty"` // OpDiff
 
 	// Files to cut (OpCut).
 	Files      []string `json:"files,omitempty"`       // OpCut, OpCompile
@@ -135,6 +141,7 @@ type Answer struct {
 
 	Types     []string     `json:"types,omitempty"`     // OpTypes: DuckDB's names, one per type, in order
 	Projected []Projection `json:"projected,omitempty"` // one per input, in order
+	Diff      *DiffCounts  `json:"diff,omitempty"`      // OpDiff
 }
 
 // Projection is an input as it was cut down.

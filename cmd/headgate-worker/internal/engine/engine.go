@@ -68,6 +68,8 @@ type execution struct {
 	partRows int64     // what parts are cut around, see chunking
 	db       *database // opened for the order if it is nil
 	dir      string    // private to the order; removed at its end
+
+	windowRows int // of a diff without a key; windowRows of the package if 0
 }
 
 func (e *execution) answer(ctx context.Context, log io.Writer) (a *protocol.Answer, err error) {
@@ -88,6 +90,7 @@ func (e *execution) answer(ctx context.Context, log io.Writer) (a *protocol.Answ
 		protocol.OpQuery:    e.query,
 		protocol.OpProject:  e.project,
 		protocol.OpTypes:    e.types,
+		protocol.OpDiff:     e.diff,
 	}[e.order.Op]
 	if !ok {
 		return nil, &protocol.UserError{Kind: kindInternal, Message: fmt.Sprintf("the worker does not know the order %q", e.order.Op)}

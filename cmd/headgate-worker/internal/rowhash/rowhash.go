@@ -7,12 +7,15 @@ package rowhash
 void headgate_row_hash(void *info, void *chunk, void *out);
 void headgate_row_bytes(void *info, void *chunk, void *out);
 void headgate_row_exact(void *info, void *chunk, void *out);
+void headgate_row_digest(void *info, void *chunk, void *out);
 */
 import "C"
 
 import (
 	"context"
+	"crypto/sha256"
 	"database/sql"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"reflect"
@@ -22,7 +25,7 @@ import (
 )
 
 // The functions' names in SQL. Each takes any number of values of any types and
-// returns a UBIGINT, never NULL.
+// returns a UBIGINT (Digest: a UHUGEINT), never NULL.
 const (
 	// Hash is the hash of the values by which tables are cut. Values that are equal
 	// as keys have equal hashes: a 1 of any integer type, 0.0 and -0.0, any NaN.
@@ -31,6 +34,9 @@ const (
 	Bytes = "headgate_row_bytes"
 	// Exact is a hash that tells any two values apart, -0.0 from 0.0 too.
 	Exact = "headgate_row_exact"
+	// Digest tells any two rows apart as Exact does values, and cannot be fooled: 128 bits
+	// of SHA-256. Rows of one schema are compared by it in the place of all their values.
+	Digest = "headgate_row_digest"
 )
 
 // Register makes the functions known to the connection's database.
@@ -41,11 +47,16 @@ func Register(ctx context.Context, conn *sql.Conn) error {
 			return err
 		}
 		for name, f := range map[string]unsafe.Pointer{
-			Hash:  unsafe.Pointer(C.headgate_row_hash),
-			Bytes: unsafe.Pointer(C.headgate_row_bytes),
-			Exact: unsafe.Pointer(C.headgate_row_exact),
+			Hash:   unsafe.Pointer(C.headgate_row_hash),
+			Bytes:  unsafe.Pointer(C.headgate_row_bytes),
+			Exact:  unsafe.Pointer(C.headgate_row_exact),
+			Digest: unsafe.Pointer(C.headgate_row_digest),
 		} {
-			if err := register(handle, name, f); err != nil {
+			result := mapping.TypeUBigInt
+			if name == Digest {
+				result = mapping.TypeUHugeInt
+			}
+			if err := register(handle, name, f, result); err != nil {
 				return err
 			}
 		}
@@ -53,14 +64,14 @@ func Register(ctx context.Context, conn *sql.Conn) error {
 	})
 }
 
-func register(handle mapping.Connection, name string, callback unsafe.Pointer) error {
+func register(handle mapping.Connection, name string, callback unsafe.Pointer, returns mapping.Type) error {
 	f := mapping.CreateScalarFunction()
 	defer mapping.DestroyScalarFunction(&f)
 	mapping.ScalarFunctionSetName(f, name)
 	argument := mapping.CreateLogicalType(mapping.TypeAny)
 	defer mapping.DestroyLogicalType(&argument)
 	mapping.ScalarFunctionSetVarargs(f, argument)
-	result := mapping.CreateLogicalType(mapping.TypeUBigInt)
+	result := mapping.CreateLogicalType(returns)
 	defer mapping.DestroyLogicalType(&result)
 	mapping.ScalarFunctionSetReturnType(f, result)
 	mapping.ScalarFunctionSetSpecialHandling(f) // NULL is a value like any other
@@ -101,28 +112,67 @@ func headgate_row_bytes(info, chunk, out unsafe.Pointer) { // a C name, as in th
 	fold(info, chunk, out, 0, func(v *vector, rows []uint64) { v.addBytesOf(rows) })
 }
 
+//export headgate_row_digest
+func headgate_row_digest(info, chunk, out unsafe.Pointer) { // a C name, as in the preamble
+	defer guard(info)
+	vectors, err := columns(chunk)
+	if err != nil {
+		fail(info, err)
+		return
+	}
+	rows := results[[2]uint64](chunk, out) // a UHUGEINT's lower half is first
+	var b []byte
+	for i := range rows {
+		b = b[:0]
+		for j := range vectors {
+			b = vectors[j].encode(b, i)
+		}
+		sum := sha256.Sum256(b)
+		rows[i] = [2]uint64{binary.LittleEndian.Uint64(sum[:8]), binary.LittleEndian.Uint64(sum[8:16])}
+	}
+}
+
 // fold fills out with start and has step go on with each column of the chunk.
 func fold(info, chunk, out unsafe.Pointer, start uint64, step func(*vector, []uint64)) {
-	fail := func(reason any) {
-		mapping.ScalarFunctionSetError(mapping.FunctionInfo{Ptr: info}, fmt.Sprint("look at rows: ", reason))
+	defer guard(info)
+	vectors, err := columns(chunk)
+	if err != nil {
+		fail(info, err)
+		return
 	}
-	// A panic must not unwind into C++.
-	defer func() {
-		if p := recover(); p != nil {
-			fail(p)
-		}
-	}()
-	c := mapping.DataChunk{Ptr: chunk}
-	rows := unsafe.Slice((*uint64)(mapping.VectorGetData(mapping.Vector{Ptr: out})), int(mapping.DataChunkGetSize(c)))
+	rows := results[uint64](chunk, out)
 	for i := range rows {
 		rows[i] = start
 	}
-	for i := range mapping.DataChunkGetColumnCount(c) {
-		v, err := open(mapping.DataChunkGetVector(c, i))
-		if err != nil {
-			fail(err)
-			return
+	for i := range vectors {
+		step(&vectors[i], rows)
+	}
+}
+
+func columns(chunk unsafe.Pointer) ([]vector, error) {
+	c := mapping.DataChunk{Ptr: chunk}
+	vectors := make([]vector, mapping.DataChunkGetColumnCount(c))
+	for i := range vectors {
+		var err error
+		if vectors[i], err = open(mapping.DataChunkGetVector(c, mapping.IdxT(i))); err != nil {
+			return nil, err
 		}
-		step(&v, rows)
+	}
+	return vectors, nil
+}
+
+// results is where the results of a chunk's rows go.
+func results[T any](chunk, out unsafe.Pointer) []T {
+	return unsafe.Slice((*T)(mapping.VectorGetData(mapping.Vector{Ptr: out})), int(mapping.DataChunkGetSize(mapping.DataChunk{Ptr: chunk})))
+}
+
+func fail(info unsafe.Pointer, reason any) {
+	mapping.ScalarFunctionSetError(mapping.FunctionInfo{Ptr: info}, fmt.Sprint("look at rows: ", reason))
+}
+
+// guard is deferred: a panic must not unwind into C++.
+func guard(info unsafe.Pointer) {
+	if p := recover(); p != nil {
+		fail(info, p)
 	}
 }

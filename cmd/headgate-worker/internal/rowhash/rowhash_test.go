@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"strings"
 	"testing"
 
 	_ "github.com/duckdb/duckdb-go/v2"
@@ -99,6 +100,17 @@ func TestHashFollowsEquality(t *testing.T) {
 			}
 			seen[h] = args
 		}
+		if n := number(t, conn, "count(DISTINCT d) FROM (SELECT "+Digest+"("+strings.Join(different, ") AS d UNION ALL SELECT "+Digest+"(")+") AS d)"); n != uint64(len(different)) {
+			t.Errorf("%v have %d digests", different, n)
+		}
+	}
+	for _, pair := range [][2]string{{"0.0::DOUBLE", "-0.0::DOUBLE"}, {"0.0::FLOAT", "-0.0::FLOAT"}, {"[0.0::DOUBLE]", "[-0.0::DOUBLE]"}} {
+		if number(t, conn, "("+Digest+"("+pair[0]+") = "+Digest+"("+pair[1]+"))::UBIGINT") == 1 {
+			t.Errorf("%s and %s have one digest", pair[0], pair[1])
+		}
+	}
+	if number(t, conn, "("+Digest+"('nan'::DOUBLE) = "+Digest+"(-('nan'::DOUBLE)))::UBIGINT") != 1 {
+		t.Error("two NaNs have two digests")
 	}
 	if number(t, conn, Exact+"(0.0::DOUBLE)") == number(t, conn, Exact+"(-0.0::DOUBLE)") {
 		t.Error("0.0 and -0.0 are the same to Exact")
@@ -137,6 +149,10 @@ func TestHashOfAnyVector(t *testing.T) {
 	} {
 		if have := number(t, conn, "bit_xor("+Hash+"("+columns+")) "+from); have != want {
 			t.Errorf("%s: hashes differ", name)
+		}
+		digests := "(SELECT hash(list(d ORDER BY d)) FROM (SELECT " + Digest + "(" + columns + ") AS d "
+		if have, want := number(t, conn, digests+from+"))"), number(t, conn, digests+"FROM t))"); have != want {
+			t.Errorf("%s: digests differ", name)
 		}
 		if have, want := number(t, conn, "sum("+Bytes+"("+columns+"))::UBIGINT "+from), number(t, conn, "sum("+Bytes+"("+columns+"))::UBIGINT FROM t"); have != want {
 			t.Errorf("%s: bytes are %d, want %d", name, have, want)

@@ -278,6 +278,59 @@ func (v *vector) add(h uint64, i int, exact bool) uint64 {
 	}
 }
 
+// encode appends the value in row i so that no two rows of the same types have the
+// same bytes, but for NaNs, which are all one.
+func (v *vector) encode(b []byte, i int) []byte {
+	if v.kind == nulls || v.isNull(i) {
+		return append(b, 0)
+	}
+	b = append(b, 1)
+	le := binary.LittleEndian
+	switch v.kind {
+	case boolean, uint8s, int8s:
+		return append(b, at[uint8](v, i))
+	case int16s, uint16s:
+		return le.AppendUint16(b, at[uint16](v, i))
+	case int32s, uint32s:
+		return le.AppendUint32(b, at[uint32](v, i))
+	case int64s, uint64s:
+		return le.AppendUint64(b, at[uint64](v, i))
+	case int128s, intervals: // months, days, microseconds
+		return append(b, unsafe.Slice((*byte)(unsafe.Add(v.data, i*16)), 16)...)
+	case float32s:
+		return appendFloat(b, float64(at[float32](v, i)))
+	case float64s:
+		return appendFloat(b, at[float64](v, i))
+	case bytes:
+		text := v.bytes(i)
+		return append(le.AppendUint64(b, uint64(len(text))), text...)
+	case lists:
+		x := at[struct{ offset, length uint64 }](v, i)
+		b = le.AppendUint64(b, x.length)
+		for j := range x.length {
+			b = v.children[0].encode(b, int(x.offset+j))
+		}
+	case arrays: // as a list: that is what it is in a file
+		b = le.AppendUint64(b, uint64(v.size))
+		for j := range v.size {
+			b = v.children[0].encode(b, i*v.size+j)
+		}
+	default: // structs
+		for c := range v.children {
+			b = v.children[c].encode(b, i)
+		}
+	}
+	return b
+}
+
+func appendFloat(b []byte, f float64) []byte {
+	word := math.Float64bits(f)
+	if f != f {
+		word = oneNaN
+	}
+	return binary.LittleEndian.AppendUint64(b, word)
+}
+
 // bytes returns a string or blob in place.
 func (v *vector) bytes(i int) []byte {
 	p := unsafe.Add(v.data, i*16)
