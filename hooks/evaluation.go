@@ -24,10 +24,13 @@ type evaluation struct {
 
 	secrets map[string]exec.Secret // those that the plan's models are given, by the lake's name
 
-	baseTree objects.OID    // zero if there is no base
-	tree     objects.OID    // the state, as it grows
-	next     *policy.Policy // the state's own; it governs the push after this one
-	plan     *plan.Plan
+	baseTree objects.OID // zero if there is no base
+	// described tells that the base's table.json files are true of their tables, since
+	// a gate has published them. Those of the state always are.
+	described bool
+	tree      objects.OID    // the state, as it grows
+	next      *policy.Policy // the state's own; it governs the push after this one
+	plan      *plan.Plan
 
 	mu     sync.Mutex
 	tables map[string]*exec.Table // every table of the state
@@ -92,7 +95,7 @@ func (e *evaluation) group(ctx context.Context, verifiers []*plan.Verifier) ([][
 			}
 			bound = append(bound, exec.Bound{Input: in, Table: t})
 		}
-		c := exec.Checked{Verifier: v, Bound: bound}
+		c := exec.Checked{Verifier: v, Bound: bound, Described: e.described}
 		if v.Kind != plan.KindColumn {
 			groups = append(groups, []exec.Checked{c})
 			continue

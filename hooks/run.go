@@ -233,6 +233,7 @@ func (r *run) makePlan(ctx context.Context) error {
 		}
 		r.baseTree = b.Tree
 		r.baseVerified = r.gate.isGateCommit(b)
+		r.described = r.baseVerified
 	}
 	// The proposal's policy does not govern this push, but it would the next
 	// one, so it must be readable.

@@ -102,7 +102,9 @@ func Build(ctx context.Context, r objects.Reader, root objects.OID, settings *Se
 	}
 	b.nameTables(tables)
 	b.resolve(queries, functions)
-	b.applyRules(tables)
+	if err := b.applyRules(ctx, tables); err != nil {
+		return nil, err
+	}
 	b.nameVerifiers()
 	ordered := b.order()
 	if len(b.problems) > 0 {
@@ -329,6 +331,7 @@ type digested struct {
 	Format        int               `json:"format"`
 	Kind          string            `json:"kind"`
 	SQL           string            `json:"sql,omitempty"` // oid of the text
+	Evidence      string            `json:"evidence,omitempty"`
 	Key           []string          `json:"key,omitempty"`
 	Strategy      string            `json:"strategy,omitempty"`
 	PartitionedBy []string          `json:"partitioned_by,omitempty"`
@@ -349,7 +352,7 @@ func modelCode(m *Model) objects.OID {
 }
 
 func verifierCode(v *Verifier) objects.OID {
-	return digest(digested{Kind: v.Kind, SQL: sqlOID(v.SQL)}, &v.Declared)
+	return digest(digested{Kind: v.Kind, SQL: sqlOID(v.SQL), Evidence: sqlOID(v.Evidence)}, &v.Declared)
 }
 
 func sqlOID(sql string) string {

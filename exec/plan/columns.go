@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"math"
@@ -12,8 +13,9 @@ import (
 	"github.com/headgate/headgate/objects/table"
 )
 
-// applyRules gives models their keys by policy and compiles the column tests.
-func (b *builder) applyRules(tables []table.Table) {
+// applyRules gives models their keys by policy and compiles the column tests and
+// change rules.
+func (b *builder) applyRules(ctx context.Context, tables []table.Table) error {
 	snapshots := make(map[string]*table.Snapshot)
 	for _, t := range tables {
 		if _, made := b.names.made[strings.ToLower(t.Name)]; !made {
@@ -54,6 +56,7 @@ func (b *builder) applyRules(tables []table.Table) {
 			Table: name, Inputs: []Input{{Table: name}}, SQL: keySQL(name, keys[name]),
 		})
 	}
+	return b.changeRules(ctx, snapshots, keys)
 }
 
 // notNull makes a test of each column that a model's schema requires, unless the

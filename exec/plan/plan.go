@@ -19,7 +19,7 @@ import (
 const (
 	KindSQL    = "sql"    // one query in a .sql file
 	KindPython = "python" // one decorated function in a .py file
-	KindColumn = "column" // a column test of the policy, compiled to SQL
+	KindColumn = "column" // a column test, a change rule or a key of the policy, compiled to SQL
 )
 
 // What becomes of a model's output; docs/runtime.md says more of each.
@@ -142,7 +142,12 @@ type Verifier struct {
 	SQL           string
 	Inputs        []Input
 	Clock         []protocol.ClockRead // see Model.Clock
-	Table, Column string               // of a column test
+	Table, Column string               // of a column test or a rule
+
+	// Rule is set for a change rule. SQL then gives one row with its finding, and
+	// Evidence the rows that show it.
+	Rule     *Rule
+	Evidence string
 
 	Declared
 	Resources
@@ -179,6 +184,7 @@ type Rules struct {
 	Key     []string
 	KeyLine int
 	Columns map[string][]Test
+	Rules   []Rule // change rules, in the order of the file
 }
 
 // TestKind names a column test.

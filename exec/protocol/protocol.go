@@ -120,6 +120,10 @@ type Column struct {
 type Query struct {
 	Name string `json:"name"`
 	SQL  string `json:"sql"`
+	// Evidence (OpVerify) marks a query whose first row says in its column "finding" what
+	// it has found: Check.Message. Its violating rows are then those of Evidence,
+	// unless that has none.
+	Evidence string `json:"evidence,omitempty"`
 }
 
 // Source is one Python file, inline.
@@ -215,7 +219,7 @@ type Check struct {
 	Sample     []map[string]any `json:"sample,omitempty"`  // the first few rows, for the eye
 	Columns    []string         `json:"columns,omitempty"` // the sample's columns in order
 	File       string           `json:"file,omitempty"`    // file frame with the violating rows
-	Message    string           `json:"message,omitempty"` // expectation: what it said
+	Message    string           `json:"message,omitempty"` // an expectation or a rule: what it said
 	Error      *UserError       `json:"error,omitempty"`   // it could not be evaluated
 }
 

@@ -282,6 +282,7 @@ func (d *document) tables(n ast.Node, p *Policy) {
 					t.Columns[name] = c
 				})
 			},
+			"rules": func(n ast.Node) { t.Rules = d.rules(n, where+".rules") },
 		})
 		p.Tables[name] = t
 	})

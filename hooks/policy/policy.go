@@ -112,6 +112,7 @@ type Table struct {
 	Key     []string // columns that identify a row
 	KeyLine int
 	Columns map[string]Column
+	Rules   []plan.Rule // change rules
 }
 
 // Column holds the rules of one column.
@@ -192,7 +193,7 @@ func Match(pattern, name string) bool {
 func (p *Policy) PlanSettings() *plan.Settings {
 	s := &plan.Settings{File: p.File, Python: p.Python.Default, Packages: p.Python.Packages, Denied: p.Python.Deny, Tables: make(map[string]plan.Rules, len(p.Tables))}
 	for name, t := range p.Tables {
-		rules := plan.Rules{Line: t.Line, Key: t.Key, KeyLine: t.KeyLine, Columns: make(map[string][]plan.Test, len(t.Columns))}
+		rules := plan.Rules{Line: t.Line, Key: t.Key, KeyLine: t.KeyLine, Columns: make(map[string][]plan.Test, len(t.Columns)), Rules: t.Rules}
 		for column, c := range t.Columns {
 			if len(c.Tests) > 0 {
 				rules.Columns[column] = c.Tests

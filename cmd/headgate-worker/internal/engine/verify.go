@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -62,6 +63,11 @@ func (e *execution) check(ctx context.Context, q protocol.Query, taken map[strin
 	if check.Violations == 0 {
 		return check, nil
 	}
+	if q.Evidence != "" {
+		if err := e.gather(ctx, q, &check); err != nil {
+			return check, err
+		}
+	}
 	columns, err := e.db.describeQuery(ctx, "SELECT * FROM "+violationsTable)
 	if err != nil {
 		return check, err
@@ -84,6 +90,33 @@ func (e *execution) check(ctx context.Context, q protocol.Query, taken map[strin
 		return check, err
 	}
 	return check, e.sendFile(check.File, path)
+}
+
+// gather takes what a rule has found as the check's message, and the rows that show
+// it, if there are some, as the violating ones.
+func (e *execution) gather(ctx context.Context, q protocol.Query, check *protocol.Check) error {
+	var finding sql.NullString
+	if err := e.db.conn.QueryRowContext(ctx, "SELECT CAST(finding AS VARCHAR) FROM "+violationsTable+" LIMIT 1").Scan(&finding); err != nil {
+		return err
+	}
+	check.Message = finding.String
+	st, err := e.db.parse(ctx, q.Evidence)
+	if err != nil {
+		return err
+	}
+	const evidence = `temp.main."evidence of it"`
+	if err := e.db.exec(ctx, "CREATE OR REPLACE TEMP TABLE "+evidence+" AS SELECT * FROM (\n"+st.sql+"\n)"); err != nil {
+		return err
+	}
+	var rows int64
+	if err := e.db.conn.QueryRowContext(ctx, "SELECT count(*) FROM "+evidence).Scan(&rows); err != nil || rows == 0 {
+		return err
+	}
+	check.Violations = rows
+	if err := e.db.exec(ctx, "DROP TABLE "+violationsTable); err != nil {
+		return err
+	}
+	return e.db.exec(ctx, `ALTER TABLE `+evidence+` RENAME TO "violating rows"`)
 }
 
 // fileName makes a file frame's name of a query's, not yet taken.
