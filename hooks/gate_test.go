@@ -213,6 +213,29 @@ func TestHandEditedDerivedTableIsRecomputed(t *testing.T) {
 	}
 }
 
+// What git revert or git merge leaves of a derived table's files may be no table at
+// all: it counts for nothing. Of a source table it is refused.
+func TestMixturesOfDerivedTablesAreRecomputed(t *testing.T) {
+	r := newRig(t)
+	r.must(r.toMain(base()))
+	before := r.read(r.tip(mainRef), "tables/one/table.json")
+	for _, junk := range []string{"{\n<<<<<<< HEAD\n=======\n>>>>>>> x\n}\n", "{}", ""} {
+		r.must(r.toMain(with(base(), "tables/one/table.json", junk+" ", "tables/one/00000000000000000000.parquet", "PAR1 forged PAR1")))
+		if got := r.read(r.tip(mainRef), "tables/one/table.json"); got != before {
+			t.Errorf("table one is %s, want the model's %s", got, before)
+		}
+		if !strings.Contains(r.out.String(), "table one: what was pushed is not what its model gives") {
+			t.Errorf("the pusher was not told:\n%s", r.out.String())
+		}
+	}
+	old := r.tip(mainRef)
+	err := r.toMain(with(base(), "tables/src/table.json", "<<<<<<< HEAD\n"))
+	var rejected *Rejection
+	if !errors.As(err, &rejected) || !strings.Contains(err.Error(), "tables/src: table.json: line 1 is a conflict marker of git") || r.tip(mainRef) != old {
+		t.Errorf("a source table with a conflict: %v", err)
+	}
+}
+
 func TestDryRunMovesNothing(t *testing.T) {
 	r := newRig(t)
 	r.must(r.toMain(base()))

@@ -302,7 +302,7 @@ func (r *run) rejectIfUser(err error) error {
 // checkSources reads every table that no model makes, but for those that a base
 // which is a gate commit has in the same state: they were read when it was published.
 func (r *run) checkSources(ctx context.Context) error {
-	found, err := table.Discover(ctx, r.q, r.tree)
+	found, err := table.DiscoverAll(ctx, r.q, r.tree)
 	var bad *table.Error
 	if errors.As(err, &bad) {
 		return r.reject(bad.Error())
@@ -324,6 +324,10 @@ func (r *run) checkSources(ctx context.Context) error {
 	edits := make(map[string]tree.Edit)
 	for _, t := range found {
 		if derived[t.Name] {
+			continue // sound or not: it is made anew
+		}
+		if t.Unsound != nil {
+			reasons = append(reasons, t.Unsound.Error())
 			continue
 		}
 		loaded, err := r.source(ctx, t, verified, edits)

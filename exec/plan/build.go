@@ -96,6 +96,7 @@ func Build(ctx context.Context, r objects.Reader, root objects.OID, settings *Se
 		return nil, err
 	}
 	b.applySchemas()
+	unsound = b.unsoundSources(tables) || unsound
 	if unsound {
 		// Which tables there are is not known, so that one is missing says nothing.
 		return nil, b.failed()
@@ -175,9 +176,9 @@ func (b *builder) failed() *Error {
 	return &Error{Problems: problems}
 }
 
-// discover returns the tables of the commit; what is no sound table is a problem.
+// discover returns the tables of the commit; what cannot be one is a problem.
 func (b *builder) discover(ctx context.Context, r objects.Reader, root objects.OID) ([]table.Table, error) {
-	tables, err := table.Discover(ctx, r, root)
+	tables, err := table.DiscoverAll(ctx, r, root)
 	var bad *table.Error
 	if errors.As(err, &bad) {
 		b.problem(bad.Path, 0, "%s", bad.Reason)
@@ -187,6 +188,24 @@ func (b *builder) discover(ctx context.Context, r objects.Reader, root objects.O
 		return nil, fmt.Errorf("find the tables: %w", err)
 	}
 	return tables, nil
+}
+
+// unsoundSources reports tables whose files are no sound one, unless a model makes
+// them: what was pushed of those counts for nothing, and after git revert or git
+// merge it is often a mixture.
+func (b *builder) unsoundSources(tables []table.Table) bool {
+	made := make(map[string]bool, len(b.models))
+	for i := range b.models {
+		made[b.models[i].Name] = true
+	}
+	found := false
+	for _, t := range tables {
+		if t.Unsound != nil && !made[t.Name] {
+			b.problem(t.Unsound.Path, 0, "%s", t.Unsound.Reason)
+			found = true
+		}
+	}
+	return found
 }
 
 // names resolves the names of tables as SQL does: without regard to case.

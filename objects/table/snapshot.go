@@ -151,6 +151,9 @@ func Parse(data []byte) (*Snapshot, error) {
 	if !utf8.Valid(data) {
 		return nil, fmt.Errorf("%s is not UTF-8", FileName)
 	}
+	if line := conflictMarker(data); line > 0 {
+		return nil, fmt.Errorf("%s: line %d is a conflict marker of git: two sides changed the table. Take your side's with: git restore --source=HEAD --staged --worktree DIRECTORY, or import the rows anew", FileName, line)
+	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
 	var s Snapshot
@@ -170,6 +173,19 @@ func Parse(data []byte) (*Snapshot, error) {
 		return nil, fmt.Errorf("%s: not in canonical form: %s", FileName, firstDifference(data, want))
 	}
 	return &s, nil
+}
+
+// conflictMarker returns the line at which git left a conflict, 0 if there is none.
+// No line of JSON begins so.
+func conflictMarker(data []byte) int {
+	mark := []byte("<<<<<<< ")
+	at := bytes.Index(data, append([]byte{'\n'}, mark...))
+	if bytes.HasPrefix(data, mark) {
+		at = -1
+	} else if at < 0 {
+		return 0
+	}
+	return bytes.Count(data[:at+1], []byte{'\n'}) + 1
 }
 
 func firstDifference(have, want []byte) string {

@@ -100,6 +100,7 @@ type Table struct {
 	OID      objects.OID    // of the directory: the snapshot id
 	Snapshot *Snapshot      // nil if there is no table.json
 	Parquet  []gitobj.Entry // the *.parquet files, by name
+	Unsound  *Error         // why the directory is no sound table; only DiscoverAll returns such
 }
 
 // Load reads the table whose directory is tree; Name is left empty. The error
@@ -144,6 +145,22 @@ func load(ctx context.Context, r objects.Reader, tree objects.OID, entries []git
 // has no tables. The error is an *Error if some path is no sound table: nothing
 // that looks like data is passed over.
 func Discover(ctx context.Context, r objects.Reader, root objects.OID) ([]Table, error) {
+	tables, err := DiscoverAll(ctx, r, root)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range tables {
+		if t.Unsound != nil {
+			return nil, t.Unsound
+		}
+	}
+	return tables, nil
+}
+
+// DiscoverAll is Discover for who can do without some tables, those that are made
+// anew: where a directory's name is a table's and its files are no sound one, as
+// after a merge of git's, the table is returned with the reason in Unsound.
+func DiscoverAll(ctx context.Context, r objects.Reader, root objects.OID) ([]Table, error) {
 	if root.IsZero() {
 		return nil, nil
 	}
@@ -216,9 +233,8 @@ func (d *discovery) walk(ctx context.Context, dir objects.OID, segments []string
 	t, err := load(ctx, d.r, dir, entries)
 	var bad *Error
 	if errors.As(err, &bad) {
-		return &Error{Path: at, Reason: bad.Reason, Err: bad}
-	}
-	if err != nil {
+		t = &Table{OID: dir, Unsound: &Error{Path: at, Reason: bad.Reason, Err: bad}}
+	} else if err != nil {
 		return fmt.Errorf("%s: %w", at, err)
 	}
 	t.Name = name

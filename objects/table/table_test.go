@@ -295,6 +295,8 @@ func TestDiscoverRefuses(t *testing.T) {
 		{"case", map[string]string{"tables/a/x.parquet": "x", "tables/A/x.parquet": "x"}, "differ in case only"},
 		{"link", map[string]string{"tables/a/x.parquet": "->/etc/passwd"}, `tables/a: "x.parquet" is not a regular file`},
 		{"table.json", map[string]string{"tables/a/table.json": "{}"}, "tables/a: table.json: format 0"},
+		{"conflict", map[string]string{"tables/a/table.json": "{\n\"columns\": [\n<<<<<<< HEAD\n=======\n>>>>>>> x\n"}, "tables/a: table.json: line 3 is a conflict marker of git"},
+		{"conflict in line 1", map[string]string{"tables/a/table.json": "<<<<<<< HEAD\n{\n"}, "tables/a: table.json: line 1 is a conflict marker of git"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			l := lake{}
@@ -308,5 +310,24 @@ func TestDiscoverRefuses(t *testing.T) {
 	l := lake{}
 	if _, err := table.Discover(context.Background(), l, plumbing.NewHash("1234567890123456789012345678901234567890")); !errors.Is(err, objects.ErrNotFound) {
 		t.Errorf("missing tree: error %v", err)
+	}
+}
+
+// A directory that is no sound table is told of, beside those that are.
+func TestDiscoverAll(t *testing.T) {
+	l := lake{}
+	root := l.tree(t, map[string]string{"tables/a/table.json": "<<<<<<< HEAD\n", "tables/b/x.parquet": "x", "tables/ns/c/y.parquet": "->/etc/passwd"})
+	tables, err := table.DiscoverAll(context.Background(), l, root)
+	if err != nil || len(tables) != 3 {
+		t.Fatalf("%d tables, %v", len(tables), err)
+	}
+	for i, want := range []struct{ name, unsound string }{{"a", "tables/a: table.json: line 1"}, {"b", ""}, {"ns.c", `tables/ns/c: "y.parquet" is not a regular file`}} {
+		got := tables[i]
+		if got.Name != want.name || got.OID.IsZero() || (got.Unsound == nil) != (want.unsound == "") || got.Unsound != nil && !strings.Contains(got.Unsound.Error(), want.unsound) {
+			t.Errorf("table %q is unsound for %v, want %q for %q", got.Name, got.Unsound, want.name, want.unsound)
+		}
+	}
+	if _, err := table.DiscoverAll(context.Background(), l, l.tree(t, map[string]string{"tables/a b/x.parquet": "x"})); err == nil {
+		t.Error("a name that cannot be a table's is no table that is unsound")
 	}
 }
