@@ -32,6 +32,9 @@ const (
 	OpProject Op = "project"
 	// OpTypes answers with what a table holds for each type of Types -> Answer.Types.
 	OpTypes Op = "types"
+	// OpMerge merges two versions of a table that came of one -> files, Answer.Snapshot
+	// and Answer.Merged.
+	OpMerge Op = "merge"
 	// OpQuery runs SQL and sends its rows -> one file "rows" in Format, Answer.Rows.
 	OpQuery Op = "query"
 	// OpDiff compares the rows of Inputs "old" and "new", the parts in which two
@@ -80,6 +83,8 @@ type Order struct {
 	Strategy      string   `json:"strategy,omitempty"` // "APPEND" or "OVERWRITE_PARTITIONS"
 	Prior         *Table   `json:"prior,omitempty"`
 	PartitionedBy []string `json:"partitioned_by,omitempty"` // terms, see ParsePartition
+
+	Merge *Merge `json:"merge,omitempty"` // OpMerge; Key is the merged table's
 
 	// Python.
 	Sources  []Source `json:"sources,omitempty"`  // OpDeclare: the files to read declarations from
@@ -143,6 +148,7 @@ type Answer struct {
 	Columns  []Column      `json:"columns,omitempty"` // OpQuery, OpPyModel
 	Declared []Declaration `json:"declared,omitempty"`
 
+	Merged    *Merged      `json:"merged,omitempty"`    // OpMerge
 	Types     []string     `json:"types,omitempty"`     // OpTypes: DuckDB's names, one per type, in order
 	Projected []Projection `json:"projected,omitempty"` // one per input, in order
 	Diff      *DiffCounts  `json:"diff,omitempty"`      // OpDiff

@@ -168,7 +168,7 @@ func smallFiles(order *protocol.Order, threads int) bool {
 			}
 		}
 	}
-	for _, f := range order.Files {
+	for _, f := range append(mergedFiles(order), order.Files...) {
 		if !fits(f) {
 			return false
 		}
@@ -176,10 +176,23 @@ func smallFiles(order *protocol.Order, threads int) bool {
 	return true
 }
 
+// mergedFiles returns the files of a merge that are there.
+func mergedFiles(order *protocol.Order) []string {
+	var files []string
+	if order.Merge != nil {
+		for _, s := range order.Merge.Segments {
+			for _, list := range [][]string{s.Base, s.Ours, s.Theirs, s.Keep[:min(max(s.Staged, 0), len(s.Keep))]} {
+				files = append(files, list...)
+			}
+		}
+	}
+	return files
+}
+
 // directories returns those that the order may read or write.
 func directories(order *protocol.Order, dir string) []string {
 	set := map[string]bool{dir + "/": true}
-	for _, f := range order.Files {
+	for _, f := range append(mergedFiles(order), order.Files...) {
 		set[filepath.Dir(f)+"/"] = true
 	}
 	inputs := order.Inputs

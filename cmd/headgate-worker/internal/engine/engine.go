@@ -91,6 +91,7 @@ func (e *execution) answer(ctx context.Context, log io.Writer) (a *protocol.Answ
 		protocol.OpProject:  e.project,
 		protocol.OpTypes:    e.types,
 		protocol.OpDiff:     e.diff,
+		protocol.OpMerge:    e.merge,
 	}[e.order.Op]
 	if !ok {
 		return nil, &protocol.UserError{Kind: kindInternal, Message: fmt.Sprintf("the worker does not know the order %q", e.order.Op)}

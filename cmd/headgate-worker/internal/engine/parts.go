@@ -325,22 +325,35 @@ func parquet(paths ...string) string {
 	return "read_parquet(" + literalList(paths) + ", hive_partitioning = false)"
 }
 
+// keyColumn is a column of a key: its name, and how a table calls it.
+type keyColumn struct{ name, column string }
+
 // checkKey refuses NULLs in the key and rows that share one, with examples.
 func (e *execution) checkKey(ctx context.Context, key []string) error {
+	columns := make([]keyColumn, len(key))
+	for i, k := range key {
+		columns[i] = keyColumn{k, k}
+	}
+	return e.checkKeyOf(ctx, rowsTable, columns)
+}
+
+func (e *execution) checkKeyOf(ctx context.Context, from string, key []keyColumn) error {
 	if len(key) == 0 {
 		return nil
 	}
-	for _, k := range key {
+	names, own, texts := make([]string, len(key)), make([]string, len(key)), make([]string, len(key))
+	for i, k := range key {
+		names[i], own[i], texts[i] = k.name, k.column, "TRY(CAST("+identifier(k.column)+" AS VARCHAR))"
 		var nulls int64
-		if err := e.db.conn.QueryRowContext(ctx, "SELECT count(*) FROM "+rowsTable+" WHERE "+identifier(k)+" IS NULL").Scan(&nulls); err != nil {
+		if err := e.db.conn.QueryRowContext(ctx, "SELECT count(*) FROM "+from+" WHERE "+identifier(k.column)+" IS NULL").Scan(&nulls); err != nil {
 			return err
 		}
 		if nulls > 0 {
-			return dataError("key column %q is NULL in %s", k, count(nulls, "row"))
+			return dataError("key column %q is NULL in %s", k.name, count(nulls, "row"))
 		}
 	}
-	columns := identifiers(key)
-	duplicates := fmt.Sprintf("SELECT %s, count(*) AS n FROM %s GROUP BY ALL HAVING count(*) > 1", columns, rowsTable)
+	columns := identifiers(own)
+	duplicates := fmt.Sprintf("SELECT %s, count(*) AS n FROM %s GROUP BY ALL HAVING count(*) > 1", columns, from)
 	var groups int64
 	if err := e.db.conn.QueryRowContext(ctx, "SELECT count(*) FROM ("+duplicates+")").Scan(&groups); err != nil {
 		return err
@@ -348,12 +361,8 @@ func (e *execution) checkKey(ctx context.Context, key []string) error {
 	if groups == 0 {
 		return nil
 	}
-	texts := make([]string, len(key))
-	for i, k := range key {
-		texts[i] = "TRY(CAST(" + identifier(k) + " AS VARCHAR))"
-	}
 	rows, err := e.db.conn.QueryContext(ctx, fmt.Sprintf("SELECT concat_ws(', ', %s), %s FROM (SELECT %s, count(*) AS %s FROM %s GROUP BY %s HAVING count(*) > 1 ORDER BY count(*) DESC, %s LIMIT 3)",
-		strings.Join(texts, ", "), groupColumn, columns, groupColumn, rowsTable, columns, columns))
+		strings.Join(texts, ", "), groupColumn, columns, groupColumn, from, columns, columns))
 	if err != nil {
 		return err
 	}
@@ -370,7 +379,7 @@ func (e *execution) checkKey(ctx context.Context, key []string) error {
 	if err := rows.Err(); err != nil {
 		return err
 	}
-	return dataError("key (%s) is not unique: %s more than once, such as %s", strings.Join(key, ", "), have(groups), strings.Join(examples, ", "))
+	return dataError("key (%s) is not unique: %s more than once, such as %s", strings.Join(names, ", "), have(groups), strings.Join(examples, ", "))
 }
 
 func have(groups int64) string {
