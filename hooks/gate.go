@@ -27,7 +27,10 @@ type Config struct {
 	TempDir string         // on the object stores' file system
 	Ceiling sandbox.Limits // what headgate.yaml may ask for at most
 	Logger  *slog.Logger
-	Now     func() time.Time // time.Now if nil
+	// People returns everybody whose key opens the server now, one for each key. If
+	// it is nil, names in policies are not checked.
+	People func() []Identity
+	Now    func() time.Time // time.Now if nil
 }
 
 // Gate decides pushes. It is safe for concurrent use; runs on different lakes and
@@ -245,6 +248,9 @@ func (g *Gate) decide(ctx context.Context, p *Push, u refs.Update, opt options) 
 	case u.Name == houseNotes:
 		return refuse("%s is written by the server", name)
 	case strings.HasPrefix(name, tagsPrefix), strings.HasPrefix(name, notesPrefix):
+		if err := g.permitOpen(ctx, p, u); err != nil {
+			return decision{refused: err}
+		}
 		if opt.dryRun {
 			return refuse("dry run: nothing was changed")
 		}
@@ -264,7 +270,13 @@ func (g *Gate) decideBranch(ctx context.Context, p *Push, u refs.Update, target 
 		gate = policy.Required // a lake's first state is judged too, whatever it says of itself
 	}
 	if gate == policy.Off || gate == policy.Advisory {
+		if err := g.permitOpen(ctx, p, u); err != nil {
+			return decision{refused: err}
+		}
 		return g.decideOpen(ctx, p, u, pol, gate, opt)
+	}
+	if err := g.permitProposal(p, pol, target, u.Old); err != nil {
+		return decision{refused: err}
 	}
 	if u.New.IsZero() {
 		return refuse("%s is gated and cannot be deleted; change branches in %s first", branch, PolicyFile)

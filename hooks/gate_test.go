@@ -376,18 +376,6 @@ func TestRecovery(t *testing.T) {
 	}
 }
 
-// A rule that is written and not enforced would be relied on.
-func TestGrantsAreRefusedUntilTheyAreEnforced(t *testing.T) {
-	r := newRig(t)
-	for _, text := range []string{"grants: []\n", "grants:\n  - {who: [ada], push: [\"agent/*\"]}\n"} {
-		err := r.toMain(with(base(), "headgate.yaml", text))
-		var rejected *Rejection
-		if !errors.As(err, &rejected) || !strings.Contains(err.Error(), "grants are not enforced") {
-			t.Errorf("policy %q: got %v, want a refusal", text, err)
-		}
-	}
-}
-
 // A branch that is not gated holds whatever was pushed, so its tip vouches for
 // nothing: a run on it reads every table.
 func TestAnUngatedTipVouchesForNothing(t *testing.T) {

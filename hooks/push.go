@@ -16,6 +16,7 @@ import (
 type Identity struct {
 	Name        string
 	Admin       bool
+	Groups      []string
 	Fingerprint string // of the key that authenticated, "SHA256:..."
 }
 

@@ -45,6 +45,8 @@ type Record struct {
 	Sources      []SourceRecord      `json:"sources"`
 	Models       []ModelRecord       `json:"models"`
 	Verifiers    []VerifierRecord    `json:"verifiers"`
+	// PolicyChanges are the sections of headgate.yaml that the proposal changes.
+	PolicyChanges []string `json:"policy_changes,omitempty"`
 	// VerifierChanges are what the proposal does to the verifiers of the target's tip.
 	VerifierChanges []VerifierChange `json:"verifier_changes,omitempty"`
 

@@ -207,7 +207,8 @@ type rig struct {
 	*testing.T
 	dir   string
 	boxes *scripted
-	who   Identity // of the pushes
+	who   Identity   // of the pushes
+	known []Identity // whom the server knows; nil: it does not say
 	gate  *Gate
 	lakes *lake.Directory
 	lake  *lake.Lake
@@ -227,7 +228,7 @@ func newRig(t *testing.T) *rig {
 	}
 	log := slog.New(slog.DiscardHandler)
 	rt := exec.New(r.boxes, exec.Environments{Python: []exec.Python{{Version: "3.11", Own: objects.OID{1}, Tables: true}}}, exec.Budget{CPUs: 2, Memory: 4 << 30}, log)
-	r.gate = New(Config{Runtime: rt, Signer: signer, TempDir: temp, Logger: log,
+	r.gate = New(Config{Runtime: rt, Signer: signer, TempDir: temp, Logger: log, People: func() []Identity { return r.known },
 		Ceiling: sandbox.Limits{Memory: 1 << 30, Output: 1 << 30, Timeout: time.Minute, CPUs: 1}})
 	key, err := lake.LoadSecretsKey(filepath.Join(r.dir, "secrets_key"))
 	if err != nil {

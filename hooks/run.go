@@ -176,6 +176,9 @@ func (r *run) judge(ctx context.Context) (objects.OID, error) {
 	if err := r.stand(ctx); err != nil {
 		return objects.OID{}, err
 	}
+	if err := r.authorize(ctx); err != nil {
+		return objects.OID{}, err
+	}
 	if err := r.enter(lake.Running); err != nil {
 		return objects.OID{}, err
 	}
@@ -193,6 +196,9 @@ func (r *run) judge(ctx context.Context) (objects.OID, error) {
 	}
 	if r.opt.strict && len(r.rec.Warnings) > 0 {
 		return objects.OID{}, r.reject("warnings are failures under -o strict: " + r.rec.Warnings[0])
+	}
+	if err := r.confirm(ctx); err != nil {
+		return objects.OID{}, err
 	}
 	return r.commit(ctx)
 }
@@ -240,9 +246,8 @@ func (r *run) makePlan(ctx context.Context) error {
 	if r.next, err = policyAt(ctx, r.q, r.proposal); err != nil {
 		return r.rejectIfUser(err)
 	}
-	if r.next.Grants != nil {
-		// A rule that is written down and not enforced is worse than none.
-		return r.reject(fmt.Sprintf("%s:%d: grants are not enforced by this version of Headgate, so a policy must not rely on them; remove them", PolicyFile, grantsLine(r.next)))
+	if err := r.checkGrants(ctx); err != nil {
+		return err
 	}
 	settings := r.next.PlanSettings()
 	// A proposal cannot allow itself a package.
@@ -272,13 +277,6 @@ func (r *run) makePlan(ctx context.Context) error {
 	r.say.planned(r.plan)
 	r.warnCapped()
 	return nil
-}
-
-func grantsLine(p *policy.Policy) int {
-	if len(p.Grants) == 0 {
-		return 1
-	}
-	return p.Grants[0].Line
 }
 
 // rejectIfUser turns a failure of the user's code or data into a rejection, and

@@ -43,6 +43,8 @@ type standing struct {
 	changes   []VerifierChange
 	verifiers []*plan.Verifier // of the tip
 	at        []int            // index into changes, for each of verifiers
+	touched   []string         // paths at the base of the models and verifiers that are changed, wherever the change is
+	made      map[string]bool  // the tables that the base's models make
 	sess      *exec.Session    // for those in Python, with the packages that the tip has locked; nil if there are none
 }
 
@@ -65,7 +67,7 @@ func (e *evaluation) standingAt(ctx context.Context, settings *policy.Policy, op
 	if err != nil {
 		return nil, err
 	}
-	s := &standing{}
+	s := &standing{made: make(map[string]bool, len(at.Models))}
 	defer func() {
 		if err != nil && s.sess != nil {
 			err = errors.Join(err, s.sess.Close())
@@ -90,6 +92,7 @@ func (e *evaluation) standingAt(ctx context.Context, settings *policy.Policy, op
 		if change != "" {
 			s.at = append(s.at, len(s.changes))
 			s.verifiers = append(s.verifiers, v)
+			s.touch(v)
 			s.changes = append(s.changes, VerifierChange{Name: v.Name, Path: v.Path, Change: change})
 		}
 	}
@@ -98,7 +101,36 @@ func (e *evaluation) standingAt(ctx context.Context, settings *policy.Policy, op
 			s.changes = append(s.changes, VerifierChange{Name: v.Name, Path: v.Path, Change: verifierAdded})
 		}
 	}
+	s.touchModels(at.Models, e.plan.Models)
 	return s, nil
+}
+
+// touch notes the path of a verifier that is changed.
+func (s *standing) touch(v *plan.Verifier) {
+	path := v.Path
+	if path == table.FileName { // a key that the snapshot claims
+		dir, err := table.Dir(v.Table)
+		if err != nil {
+			return // no table of a commit has such a name
+		}
+		path = dir + "/" + table.FileName
+	}
+	s.touched = append(s.touched, path)
+}
+
+// touchModels notes the paths of models that are changed: by their own file, or by
+// one that they import.
+func (s *standing) touchModels(was, is []plan.Model) {
+	now := make(map[string]*plan.Model, len(is))
+	for i := range is {
+		now[is[i].Name] = &is[i]
+	}
+	for _, m := range was {
+		s.made[m.Name] = true
+		if next := now[m.Name]; next == nil || next.Code != m.Code {
+			s.touched = append(s.touched, m.Path)
+		}
+	}
 }
 
 // changeOf says what became of a verifier of the tip: "" if the proposal has the

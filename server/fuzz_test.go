@@ -1,6 +1,7 @@
 package server
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -69,18 +70,22 @@ func FuzzParseAuthorizedKeys(f *testing.F) {
 			if k.Who.Admin && !strings.Contains(strings.ToLower(string(data)), "admin") {
 				t.Fatalf("%+v is an administrator by %q", k.Who, data)
 			}
-			options := ""
+			var list []string
 			if k.Who.Name != k.Who.Fingerprint {
-				options = `user="` + k.Who.Name + `" `
+				list = append(list, `user="`+k.Who.Name+`"`)
 			}
 			if k.Who.Admin {
-				options = "admin," + options
-				if !strings.Contains(options, "user") {
-					options = "admin "
-				}
+				list = append(list, "admin")
+			}
+			if len(k.Who.Groups) > 0 {
+				list = append(list, `groups="`+strings.Join(k.Who.Groups, ",")+`"`)
+			}
+			options := strings.Join(list, ",")
+			if options != "" {
+				options += " "
 			}
 			again, bad := ParseAuthorizedKeys([]byte(options + strings.TrimSpace(string(gossh.MarshalAuthorizedKey(k.Key)))))
-			if len(bad) > 0 || len(again) != 1 || again[0].Who != k.Who {
+			if len(bad) > 0 || len(again) != 1 || !reflect.DeepEqual(again[0].Who, k.Who) {
 				t.Fatalf("%+v was written as %q and became %+v, %v", k.Who, options, again, bad)
 			}
 		}

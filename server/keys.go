@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -37,9 +38,9 @@ const maxKeyFile = 16 << 20
 
 var userName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
-// ParseAuthorizedKeys reads a file in sshd's authorized_keys format. Two options
-// are its own: user="ada" names the key's owner and admin makes them an
-// administrator. Without user, the comment up to "@" is the name, else the
+// ParseAuthorizedKeys reads a file in sshd's authorized_keys format. Three options
+// are its own: user="ada" names the key's owner, groups="leads,ci" says in which
+// groups they are, and admin makes them an administrator. Without user, the comment up to "@" is the name, else the
 // key's fingerprint. Lines that cannot be honoured in full are left out and
 // returned as errors: a restriction that is ignored would be a hole.
 func ParseAuthorizedKeys(data []byte) (keys []AuthorizedKey, bad []*KeyError) {
@@ -72,6 +73,13 @@ func identityOf(key gossh.PublicKey, comment string, options []string) (hooks.Id
 			who.Name = strings.Trim(value, `"`)
 			if !userName.MatchString(who.Name) {
 				return who, fmt.Errorf("user %q is not a name: use up to 64 of A-Z, a-z, 0-9, '.', '_', '-'", who.Name)
+			}
+		case "groups":
+			for group := range strings.SplitSeq(strings.Trim(value, `"`), ",") {
+				if !userName.MatchString(group) {
+					return who, fmt.Errorf("group %q is not a name: use up to 64 of A-Z, a-z, 0-9, '.', '_', '-', and commas between groups", group)
+				}
+				who.Groups = append(who.Groups, group)
 			}
 		case "admin":
 			who.Admin = true
@@ -213,4 +221,29 @@ func (k *KeyFile) set(keys []AuthorizedKey) {
 			}
 		}
 	}
+	// Groups are a user's, whichever key of theirs says so.
+	groups := make(map[string][]string)
+	for _, who := range k.keys {
+		groups[who.Name] = append(groups[who.Name], who.Groups...)
+	}
+	for wire, who := range k.keys {
+		who.Groups = slices.Compact(slices.Sorted(slices.Values(groups[who.Name])))
+		k.keys[wire] = who
+	}
+}
+
+// People returns who has a key, one entry for each key, by the file as it is now.
+func (k *KeyFile) People() []hooks.Identity {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.refresh(); err != nil {
+		k.log.Error("cannot read authorized keys", "file", k.path, "err", err)
+		k.set(nil)
+		k.state = fileState{}
+	}
+	all := make([]hooks.Identity, 0, len(k.keys))
+	for _, who := range k.keys {
+		all = append(all, who)
+	}
+	return all
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"strings"
 
 	"github.com/headgate/headgate/hooks"
 	"github.com/headgate/headgate/hooks/lake"
@@ -17,6 +18,9 @@ func whoami(c *session, _ []string, _ any) int {
 	role := "user"
 	if c.who.Admin {
 		role = "administrator"
+	}
+	if len(c.who.Groups) > 0 {
+		role += ", in " + strings.Join(c.who.Groups, ", ")
 	}
 	return c.print(fmt.Sprintf("%s (%s) %s\n", c.who.Name, role, c.who.Fingerprint))
 }

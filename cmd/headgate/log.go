@@ -66,6 +66,7 @@ type publishedModel struct {
 type publishedVerifier struct {
 	Name   string `json:"name"`
 	Result string `json:"result"`
+	AtBase bool   `json:"at_base,omitempty"` // it is the base's, which the proposal removed or changed
 }
 
 // Run prints the log.
@@ -130,7 +131,7 @@ func readCommit(text string) published {
 		p.Models = append(p.Models, made)
 	}
 	for _, v := range g.Verifiers {
-		p.Verifiers = append(p.Verifiers, publishedVerifier{v.Name, v.Result})
+		p.Verifiers = append(p.Verifiers, publishedVerifier{v.Name, v.Result, v.AtBase})
 	}
 	return p
 }

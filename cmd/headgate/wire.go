@@ -83,7 +83,7 @@ func runServe(ctx context.Context, cfg serveConfig) (err error) {
 	}
 	defer closing("close tokens", tokens.Close)
 	gate := hooks.New(hooks.Config{
-		Runtime: exec.New(boxes, env, cfg.Budget, log), Signer: signer, Logger: log,
+		Runtime: exec.New(boxes, env, cfg.Budget, log), Signer: signer, Logger: log, People: keys.People,
 		TempDir: filepath.Join(cfg.Data, "tmp"), Ceiling: cfg.Ceiling,
 	})
 	if err := recoverRuns(ctx, gate, lakes); err != nil {

@@ -434,35 +434,6 @@ func (d *document) values(n ast.Node, where string) []any {
 	return values
 }
 
-func (d *document) grants(n ast.Node, p *Policy) {
-	p.Grants = []Grant{}
-	d.Items(n, "grants", func(n ast.Node) {
-		g := Grant{Line: strictyaml.Line(n)}
-		list := func(to *[]string, name string, bad func(string) string) func(ast.Node) {
-			return func(n ast.Node) {
-				*to = []string{}
-				d.Texts(n, "grants."+name, func(s string, n ast.Node) {
-					if reason := bad(s); reason != "" {
-						d.Problem(n, "grants.%s: %q %s", name, s, reason)
-					}
-					*to = append(*to, s)
-				})
-			}
-		}
-		d.Object(n, "grants", strictyaml.Fields{
-			"who":         list(&g.Who, "who", badWho),
-			"push":        list(&g.Push, "push", badPattern),
-			"propose":     list(&g.Propose, "propose", badPattern),
-			"read_tables": list(&g.ReadTables, "read_tables", badTablePattern),
-			"edit":        list(&g.Edit, "edit", badPathPattern),
-		})
-		if len(g.Who) == 0 && strictyaml.IsMapping(n) {
-			d.Problem(n, "a grant needs who: the users or groups it is for")
-		}
-		p.Grants = append(p.Grants, g)
-	})
-}
-
 // badPattern says what is wrong with a pattern of branches, or "".
 func badPattern(s string) string {
 	switch {

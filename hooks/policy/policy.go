@@ -126,10 +126,14 @@ type Column struct {
 type Grant struct {
 	Line       int
 	Who        []string // users and groups; "*" is everybody
-	Push       []string // patterns of branches that they may push to
-	Propose    []string // patterns of branches that they may propose to
+	Push       []string // patterns of branches (or "refs/tags/...") that they may push to; see Action
+	Propose    []string // ... propose to
+	Create     []string // ... create
+	Force      []string // ... rewind
+	Delete     []string // ... delete
 	ReadTables []string // patterns of tables that they may read
-	Edit       []string // patterns of paths that they may change
+	Edit       []string // patterns of paths that they may change, see MatchPath
+	Approve    []string // patterns of paths whose changes they may approve
 }
 
 // Default returns the policy of a lake without a headgate.yaml: main is gated,

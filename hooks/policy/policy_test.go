@@ -167,7 +167,7 @@ func TestProblems(t *testing.T) {
 		"no accepted values":   {"tables: {a: {columns: {c: {tests: [{accepted_values: []}]}}}}\n", "headgate.yaml:1: tables.a.columns.c.tests.accepted_values is empty, so that no row could pass"},
 		"null accepted":        {"tables: {a: {columns: {c: {tests: [{accepted_values: [null]}]}}}}\n", "headgate.yaml:1: tables.a.columns.c.tests.accepted_values: a NULL always passes; use not_null to refuse it"},
 		"grant without who":    {"grants:\n  - push: [x]\n", "headgate.yaml:2: a grant needs who: the users or groups it is for"},
-		"grant unknown":        {"grants:\n  - who: [x]\n    pull: [y]\n", `headgate.yaml:3: unknown key "pull" in grants (there are edit, propose, push, read_tables, who)`},
+		"grant unknown":        {"grants:\n  - who: [x]\n    pull: [y]\n", `headgate.yaml:3: unknown key "pull" in grants (there are approve, create, delete, edit, force, propose, push, read_tables, who)`},
 		"grant escape":         {"grants: [{who: [x], edit: [\"../x\"]}]\n", `headgate.yaml:1: grants.edit: "../x" must be a path from the lake's root, without . and ..`},
 		"parameter type":       {"parameters: {n: {type: integer}}\n", `headgate.yaml:1: parameters.n.type is "integer" (there are str, int, float, bool, date, timestamp)`},
 		"parameter no type":    {"parameters:\n  n: {default: 1}\n", "headgate.yaml:2: parameters.n needs a type: str, int, float, bool, date, timestamp"},

@@ -18,7 +18,7 @@ import (
 
 // users have a key each; the first is the administrator, and "stranger" is in
 // no keys file.
-var users = []string{"admin", "ada", "bob", "stranger"}
+var users = []string{"admin", "ada", "bob", "lea", "bot", "stranger"}
 
 const untilLimit = 30 * time.Second
 
@@ -55,6 +55,10 @@ func (tl *tools) setup(env *testscript.Env) error {
 		switch user {
 		case "admin":
 			options += ",admin"
+		case "lea":
+			options += `,groups="leads"`
+		case "bot":
+			options += `,groups="agents"`
 		case "stranger":
 			continue
 		}
