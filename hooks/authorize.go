@@ -124,32 +124,26 @@ func (r *run) authorize(ctx context.Context) error {
 	if !r.binding() || r.first() || r.policy.Grants == nil {
 		return nil
 	}
+	people, who := r.gate.people(), r.who.user()
+	branch := strings.TrimPrefix(string(r.target), headsPrefix)
+	// However the proposal came to be a run, it takes the grant.
+	if d := r.policy.May(who, policy.Propose, branch, people); !d.Allowed {
+		return r.reject(fmt.Sprintf("%s may not propose to %s: %s", who.Name, branch, d.Why))
+	}
 	edits, err := r.edits(ctx)
 	if err != nil {
 		return fmt.Errorf("compare with the base: %w", err)
 	}
-	people, who := r.gate.people(), r.who.user()
 	var denied []string
 	told := make(map[string]bool) // directories of tables: one of their parts stands for all
 	for _, e := range edits {
-		for i, path := range append([]string{e.path}, e.twins...) {
-			d := r.policy.MayEdit(who, path, people)
-			if d.Allowed {
-				continue
-			}
-			if dir, of := tableDir(e.path); of {
-				if told[dir] {
-					break
-				}
-				told[dir] = true
-			}
-			text := fmt.Sprintf("%s may not change %s: %s", who.Name, e.path, d.Why)
-			if i > 0 {
-				text = fmt.Sprintf("%s may not change %s, which is %s where names are not told apart by case or form: %s", who.Name, e.path, path, d.Why)
-			}
-			denied = append(denied, text)
-			break
+		a := mayEdit(r.policy, who, e, people)
+		dir, isTable := tableDir(e.path)
+		if a.Allowed || told[dir] {
+			continue
 		}
+		told[dir] = isTable
+		denied = append(denied, fmt.Sprintf("%s may not change %s: %s", who.Name, e.path, a.Why))
 	}
 	if n := len(denied) - maxDenied; n > 0 {
 		denied = append(denied[:maxDenied], fmt.Sprintf("and %d more paths", n))

@@ -149,11 +149,11 @@ func TestTwinsNeedBothGrants(t *testing.T) {
 	r.must(r.toMain(files))
 	files = r.state(r.tip(mainRef))
 	for path, twin := range map[string]string{
-		"Verifiers/x.sql": "which is verifiers/x.sql where names are not told apart",
-		"HEADGATE.yaml":   "which is headgate.yaml where",
-		"ﬁles/a":          "which is files/a where",
+		"Verifiers/x.sql": "it is verifiers/x.sql where names are not told apart",
+		"HEADGATE.yaml":   "it is headgate.yaml where",
+		"ﬁles/a":          "it is files/a where",
 	} {
-		r.refused(r.as(eve, mainRef, with(files, path, "x"), r.tip(mainRef)), "eve may not change "+path+", "+twin)
+		r.refused(r.as(eve, mainRef, with(files, path, "x"), r.tip(mainRef)), "eve may not change "+path+": "+twin)
 	}
 	r.must(r.as(eve, mainRef, with(files, "docs/x", "1", "docs/X", "2"), r.tip(mainRef)))
 }

@@ -25,6 +25,12 @@ func readCommit(ctx context.Context, r objects.Reader, oid objects.OID) (*gitobj
 	return gitobj.ParseCommit(data)
 }
 
+// PolicyAt reads the policy of a commit; one without a headgate.yaml has the
+// defaults. Errors are *policy.Error if the file is there and wrong.
+func PolicyAt(ctx context.Context, r objects.Reader, commit objects.OID) (*policy.Policy, error) {
+	return policyAt(ctx, r, commit)
+}
+
 // policyAt reads the policy of a commit. Errors are *policy.Error if the file is
 // there and wrong.
 func policyAt(ctx context.Context, r objects.Reader, commit objects.OID) (*policy.Policy, error) {

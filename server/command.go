@@ -50,6 +50,9 @@ func commands() []*command {
 			long: "Runs each model of the gate commit (of main by default) in a new sandbox on the tables that the commit holds, compares what it gives\n" +
 				"with what the commit says, and throws it away. One replay a user at a time. Exit code 1 if anything differs. headgate replay does the\n" +
 				"same on your own machine, from any clone."},
+		{words: []string{"policy", "test"}, args: "<lake> [<commit or ref>]", short: "explain who may do what to a branch, and why", min: 1, max: 2, flags: policyFlags, run: policyTest,
+			long: "Without <commit or ref> it tells what --who may do to --branch; with one, whether its changes of paths are theirs to make, by the policy\n" +
+				"that would govern it now. Exit code 1 if something is not allowed. headgate policy test answers on a checkout, without the server's users."},
 		{words: []string{"secret", "set"}, args: "<lake> <name>", short: "set a secret for models, read from standard input", min: 2, max: 2, admin: true, run: secretSet,
 			long: "The value is what standard input holds, without a newline at its end: secret set flights API_KEY < key.txt.\n" +
 				"Models get it that secrets in headgate.yaml at the tip of main name, as an argument headgate.Secret(\"API_KEY\")."},

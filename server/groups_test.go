@@ -57,3 +57,18 @@ func TestGroupsOfUsers(t *testing.T) {
 		}
 	}
 }
+
+func TestPolicyTestCommand(t *testing.T) {
+	s := newSite(t)
+	s.ssh("admin", "lake create flights")
+	out, _, code := s.ssh("user", "policy test flights agent/x --branch release/1")
+	if code != 0 || !strings.Contains(out, "flights|ada||release/1|agent/x: gate required") {
+		t.Errorf("exit %d: %s", code, out)
+	}
+	if out, _, code := s.ssh("user", "policy test flights --who bob --json"); code != 1 || !strings.Contains(out, `"allowed":false`) {
+		t.Errorf("what is denied: exit %d: %s", code, out)
+	}
+	if _, text, code := s.ssh("user", "policy test flights nowhere"); code != 1 || !strings.Contains(text, "there is no branch") {
+		t.Errorf("a ref that is not there: exit %d: %s", code, text)
+	}
+}

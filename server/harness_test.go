@@ -94,6 +94,14 @@ func (echo) Query(_ context.Context, l *lake.Lake, q hooks.Question, w io.Writer
 	return err
 }
 
+func (echo) TestPolicy(_ context.Context, l *lake.Lake, asker hooks.Identity, q hooks.PolicyAsked) (*hooks.PolicyReport, error) {
+	if q.Of == "nowhere" {
+		return nil, &hooks.QueryError{Text: "there is no branch"}
+	}
+	return &hooks.PolicyReport{Branch: string(l.Name) + "|" + asker.Name + "|" + q.Who + "|" + q.Branch + "|" + q.Of, Gate: "required",
+		Users: []hooks.PolicyAnswers{{Actions: []hooks.PolicyAnswer{{What: "propose", Allowed: q.Who == ""}}}}}, nil
+}
+
 // noRuns is a gate without runs under way.
 type noRuns struct{}
 
@@ -186,7 +194,7 @@ func newSiteTLS(t *testing.T, certificates *server.Certificates, tweak ...func(*
 	tokens, err := token.Open(filepath.Join(data, "tokens.db"))
 	check(t, err)
 	cfg := server.Config{
-		HostKey: host, Keys: keys, Lakes: s.lakes, Gate: s.gate, Querier: echo{}, Runs: noRuns{}, Replayer: echo{}, Tokens: tokens, Logger: log,
+		HostKey: host, Keys: keys, Lakes: s.lakes, Gate: s.gate, Querier: echo{}, Runs: noRuns{}, Replayer: echo{}, Policies: echo{}, Tokens: tokens, Logger: log,
 		Version: "1.2", URL: "ssh://test/", SSH: "ssh test", KeepAlive: 50 * time.Millisecond,
 	}
 	web, err := net.Listen("tcp", "127.0.0.1:0")

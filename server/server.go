@@ -60,6 +60,11 @@ type Replayer interface {
 	Replay(ctx context.Context, l *lake.Lake, q hooks.ReplayQuestion) (*hooks.ReplayReport, error)
 }
 
+// Policies explains who may do what. An error for the asker is a *hooks.QueryError.
+type Policies interface {
+	TestPolicy(ctx context.Context, l *lake.Lake, asker hooks.Identity, asked hooks.PolicyAsked) (*hooks.PolicyReport, error)
+}
+
 // Tokens are what stands for a key over HTTP. Errors wrap token.ErrUnknown and
 // token.ErrExpired; one for the asker is a *token.Error.
 type Tokens interface {
@@ -78,6 +83,7 @@ type Config struct {
 	Gate     receivepack.Gate
 	Querier  Querier
 	Replayer Replayer
+	Policies Policies
 	Runs     Runs
 	Tokens   Tokens
 	Logger   *slog.Logger
@@ -152,7 +158,7 @@ var ErrClosed = errors.New("server is closed")
 // New returns a server that is not listening yet.
 func New(cfg Config) (*Server, error) {
 	switch {
-	case cfg.HostKey == nil, cfg.Keys == nil, cfg.Lakes == nil, cfg.Gate == nil, cfg.Querier == nil, cfg.Replayer == nil, cfg.Runs == nil,
+	case cfg.HostKey == nil, cfg.Keys == nil, cfg.Lakes == nil, cfg.Gate == nil, cfg.Querier == nil, cfg.Replayer == nil, cfg.Policies == nil, cfg.Runs == nil,
 		cfg.Tokens == nil, cfg.Logger == nil:
 		return nil, errors.New("server: a host key, keys, lakes, a gate, a querier, a replayer, runs, tokens and a logger are needed")
 	}

@@ -44,6 +44,7 @@ type cli struct {
 	Query   queryCmd   `cmd:"" help:"Ask a checkout's tables by SQL."`
 	Log     logCmd     `cmd:"" help:"Show what was published, and what each table was made from."`
 	Replay  replayCmd  `cmd:"" help:"Run the models of a gate commit again, and compare what they give with what it says."`
+	Policy  policyCmd  `cmd:"" help:"Explain a lake's policy."`
 	Fsck    fsckCmd    `cmd:"" help:"Check every byte of a server's lakes."`
 	GC      gcCmd      `cmd:"" name:"gc" help:"Remove objects that nothing leads to from a server's lakes."`
 	Version versionCmd `cmd:"" help:"Print the version."`
