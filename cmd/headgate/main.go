@@ -43,6 +43,7 @@ type cli struct {
 	Lock    lockCmd    `cmd:"" help:"Lock the Python packages that this checkout's functions declare."`
 	Query   queryCmd   `cmd:"" help:"Ask a checkout's tables by SQL."`
 	Log     logCmd     `cmd:"" help:"Show what was published, and what each table was made from."`
+	Blame   blameCmd   `cmd:"" help:"Show which commit set each cell of a row."`
 	Replay  replayCmd  `cmd:"" help:"Run the models of a gate commit again, and compare what they give with what it says."`
 	Policy  policyCmd  `cmd:"" help:"Explain a lake's policy."`
 	Fsck    fsckCmd    `cmd:"" help:"Check every byte of a server's lakes."`

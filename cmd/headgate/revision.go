@@ -2,9 +2,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
+	"time"
 )
+
+// timeFormat is how times are printed for programs.
+const timeFormat = time.RFC3339
 
 // splitRevision cuts "flights@HEAD~3" into a table's name and a revision. A
 // table's name has no "@", a revision may.
@@ -73,4 +81,25 @@ func (c *checkout) tableAt(ctx context.Context, name string) (*localTable, error
 		return nil, err
 	}
 	return s.table(table)
+}
+
+// shallow returns the commits at which the history of a shallow clone ends.
+func (c *checkout) shallow(ctx context.Context) (map[string]bool, error) {
+	path, err := c.gitOutput(ctx, "rev-parse", "--git-path", "shallow")
+	if err != nil {
+		return nil, err
+	}
+	path = strings.TrimSpace(path)
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(c.root, path)
+	}
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	ends := make(map[string]bool)
+	for _, oid := range strings.Fields(string(data)) {
+		ends[oid] = true
+	}
+	return ends, err
 }

@@ -152,7 +152,7 @@ func Parse(data []byte) (*Snapshot, error) {
 		return nil, fmt.Errorf("%s is not UTF-8", FileName)
 	}
 	if line := conflictMarker(data); line > 0 {
-		return nil, fmt.Errorf("%s: line %d is a conflict marker of git: two sides changed the table. Take your side's with: git restore --source=HEAD --staged --worktree DIRECTORY, or import the rows anew", FileName, line)
+		return nil, fmt.Errorf("%s: line %d is a conflict marker of git: two sides changed the table. Take your side's with: git rm -rf DIRECTORY && git checkout HEAD -- DIRECTORY, or import the rows anew", FileName, line)
 	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
