@@ -59,11 +59,12 @@ func (e *execution) diff(ctx context.Context) (*protocol.Answer, error) {
 	if err := d.open(ctx); err != nil {
 		return nil, err
 	}
-	steps := []func(context.Context) error{d.digest}
-	if len(e.order.Diff.Key) > 0 {
-		steps = append(steps, d.unlike, d.pairByKey)
-	} else {
-		steps = append(steps, d.pairBySequence)
+	steps := []func(context.Context) error{d.digest, d.pairBySequence}
+	switch {
+	case len(e.order.Diff.Key) > 0:
+		steps = []func(context.Context) error{d.digest, d.unlike, d.pairByKey}
+	case len(d.old.table.Files) == 0 || len(d.new.table.Files) == 0:
+		steps = []func(context.Context) error{d.pairNone}
 	}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
@@ -321,6 +322,13 @@ func (d *rowDiff) pairByKey(ctx context.Context) error {
 	}
 	return d.db.exec(ctx, fmt.Sprintf("CREATE TEMP TABLE %s AS SELECT o.pos AS old_pos, n.pos AS new_pos, %s FROM %s o FULL JOIN %s n ON %s",
 		pairsTable, strings.Join(keys, ", "), oldKeys, newKeys, strings.Join(conditions, " AND ")))
+}
+
+// pairNone is for a side that has nothing: all rows of the other differ.
+func (d *rowDiff) pairNone(ctx context.Context) error {
+	return d.db.exec(ctx, fmt.Sprintf(`CREATE TEMP TABLE %s AS
+		SELECT 0 AS seq, pos AS old_pos, NULL::BIGINT AS new_pos FROM range(%d) r(pos) UNION ALL SELECT 0, NULL, pos FROM range(%d) r(pos)`,
+		pairsTable, d.old.starts[len(d.old.starts)-1], d.new.starts[len(d.new.starts)-1]))
 }
 
 // numberedNames returns "k0, k1, k2".
