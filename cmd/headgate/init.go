@@ -15,7 +15,8 @@ import (
 var skeleton embed.FS
 
 type initCmd struct {
-	Dir  string `arg:"" help:"The directory to make the lake in; it is created if it is not there." type:"path"`
+	Dir  string `arg:"" optional:"" help:"The directory to make the lake in; it is created if it is not there. With --git: a clone, by default this one." type:"path"`
+	Git  bool   `help:"Write no file: only set up git in a clone of a lake."`
 	JSON bool   `help:"Print one JSON object." name:"json"`
 }
 
@@ -24,31 +25,29 @@ func (initCmd) Help() string {
 	return `Examples:
   headgate init my-lake
   cd my-lake && git add -A && git commit -m "A lake"
+  git clone ssh://HOST:2222/flights && headgate init --git flights
 
 Writes headgate.yaml, .gitattributes, one model, one verifier and a README, makes
-a git repository with the branch main if there is none, and sets what makes
-pushes of Parquet fast in that repository alone. A file that is there is never
-overwritten.`
-}
-
-// gitSettings are local to the lake. Parquet is compressed already: deflating
-// and searching for deltas made a push of 1 GiB eight times slower.
-var gitSettings = [][2]string{
-	{"core.compression", "0"},
-	{"pack.window", "0"},
-	{"core.bigFileThreshold", "1m"},
-	{"alias.propose", "push origin HEAD:refs/for/main"},
+a git repository with the branch main if there is none, and sets, in that repository
+alone, what makes pushes of Parquet fast and git diff, git show and git log -p show
+rows of tables. A file that is there is never overwritten.`
 }
 
 // Run makes the skeleton, all of it or nothing.
 func (c *initCmd) Run(ctx context.Context, std streams) (err error) {
+	if c.Git {
+		return c.setUp(ctx, std)
+	}
+	if c.Dir == "" {
+		return usagef("name the directory to make the lake in; for a clone of one: headgate init --git")
+	}
 	files, err := skeletonFiles()
 	if err != nil {
 		return err
 	}
 	for _, f := range files {
 		if _, err := os.Lstat(filepath.Join(c.Dir, f.path)); err == nil {
-			return fmt.Errorf("%s is there already; nothing was written", filepath.Join(c.Dir, f.path))
+			return fmt.Errorf("%s is there already; nothing was written; to set up git in a clone of a lake: headgate init --git %s", filepath.Join(c.Dir, f.path), c.Dir)
 		}
 	}
 	var undo undo
@@ -76,10 +75,8 @@ func (c *initCmd) Run(ctx context.Context, std streams) (err error) {
 			return err
 		}
 	}
-	for _, s := range gitSettings {
-		if err := lake.git(ctx, nil, "config", "--local", s[0], s[1]); err != nil {
-			return err
-		}
+	if err := lake.setUpGit(ctx); err != nil {
+		return err
 	}
 	return c.report(std, files)
 }

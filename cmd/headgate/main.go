@@ -41,6 +41,9 @@ type cli struct {
 	Init    initCmd    `cmd:"" help:"Make the skeleton of a lake."`
 	Import  importCmd  `cmd:"" help:"Turn Parquet, CSV or JSON lines into a table of this checkout."`
 	Lock    lockCmd    `cmd:"" help:"Lock the Python packages that this checkout's functions declare."`
+	Diff    diffCmd    `cmd:"" help:"Show what differs between two states of a checkout's tables, by rows."`
+	GitDiff gitDiffCmd `cmd:"" name:"git-diff" hidden:"" help:"What git calls for a table.json to compare."`
+	GitText gitTextCmd `cmd:"" name:"git-text" hidden:"" help:"What git calls for the text of a table.json."`
 	Query   queryCmd   `cmd:"" help:"Ask a checkout's tables by SQL."`
 	Log     logCmd     `cmd:"" help:"Show what was published, and what each table was made from."`
 	Blame   blameCmd   `cmd:"" help:"Show which commit set each cell of a row."`
@@ -88,6 +91,7 @@ func run(ctx context.Context, args []string, std streams) (code int) {
 		kong.Writers(std.out, std.err),
 		kong.Exit(func(code int) { panic(exited(code)) }),
 		kong.Configuration(yamlFlags),
+		kong.Vars{"diff_limit": fmt.Sprint(diffLimit)},
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 100}),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(std),
@@ -98,6 +102,9 @@ func run(ctx context.Context, args []string, std streams) (code int) {
 	if len(args) == 0 {
 		args = []string{"--help"}
 	}
+	if args[0] == "diff" {
+		args = asGitTakesThem(parser, args)
+	}
 	parsed, err := parser.Parse(args)
 	if err != nil {
 		fmt.Fprintf(std.err, "headgate: %v\n", err)
@@ -107,9 +114,15 @@ func run(ctx context.Context, args []string, std streams) (code int) {
 	err = parsed.Run()
 	var usage *usageError
 	var faults *faultsError
+	var differ *differError
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.As(err, &differ):
+		if differ.err != nil {
+			fmt.Fprintf(std.err, "headgate: %v\n", differ.err)
+		}
+		return differ.code
 	case errors.As(err, &usage):
 		fmt.Fprintf(std.err, "headgate: %v\nSee: headgate %s --help\n", err, parsed.Selected().Name)
 		return exitUsage
