@@ -38,7 +38,12 @@ func policyAt(ctx context.Context, r objects.Reader, commit objects.OID) (*polic
 	if err != nil {
 		return nil, err
 	}
-	e, err := tree.Lookup(ctx, r, c.Tree, PolicyFile)
+	return policyOf(ctx, r, c.Tree)
+}
+
+// policyOf reads the policy of a tree.
+func policyOf(ctx context.Context, r objects.Reader, root objects.OID) (*policy.Policy, error) {
+	e, err := tree.Lookup(ctx, r, root, PolicyFile)
 	if errors.Is(err, objects.ErrNotFound) {
 		return policy.Default(), nil
 	}

@@ -184,7 +184,7 @@ func (g *Gate) carryOut(ctx context.Context, p *Push, d *decision, moves []refs.
 		return
 	}
 	d.gated.moves = moves
-	res, err := g.run(ctx, d.gated)
+	res, err := g.runOn(ctx, p, d)
 	out.Err = err
 	if err == nil && res.dryRun {
 		// Nothing moved. The client has the old tip, so it can be told so; where
@@ -193,6 +193,32 @@ func (g *Gate) carryOut(ctx context.Context, p *Push, d *decision, moves []refs.
 		if d.gated.old.IsZero() && strings.HasPrefix(string(out.Name), headsPrefix) {
 			out.Err = errors.New("dry run passed; nothing was published")
 		}
+	}
+}
+
+// maxRounds is how often a proposal is judged anew because its target moved.
+const maxRounds = 8
+
+// runOn runs the gate. A proposal to refs/for/ that found its target moved is
+// merged with the new tip and judged again, as a run of its own; its pusher asked for a
+// merge and need not do it. What did not change is cached.
+func (g *Gate) runOn(ctx context.Context, p *Push, d *decision) (result, error) {
+	rq := d.gated
+	proposed := strings.HasPrefix(string(d.update.Name), forPrefix)
+	for round := 1; ; round++ {
+		rq.again = proposed && round < maxRounds
+		res, err := g.run(ctx, rq)
+		var rejected *Rejection
+		if !rq.again || !errors.As(err, &rejected) || !rejected.Moved {
+			return res, err
+		}
+		next := g.decideProposal(ctx, p, d.update, rq.target, rq.opt)
+		if next.refused != nil {
+			return result{}, next.refused
+		}
+		next.gated.moves = rq.moves
+		rq = next.gated
+		d.gated = rq
 	}
 }
 
@@ -319,8 +345,8 @@ func (g *Gate) decideOpen(ctx context.Context, p *Push, u refs.Update, pol *poli
 	return decision{update: u, advice: rq}
 }
 
-// decideProposal decides a push to refs/for/<branch>. The proposal must contain
-// the branch's tip: merging is the pusher's.
+// decideProposal decides a push to refs/for/<branch>, from any base: one that does
+// not contain the branch's tip is merged with it.
 func (g *Gate) decideProposal(ctx context.Context, p *Push, u refs.Update, target refs.Name, opt options) decision {
 	old, err := p.Lake.Refs.Get(ctx, target)
 	if errors.Is(err, refs.ErrNotFound) {
@@ -329,14 +355,50 @@ func (g *Gate) decideProposal(ctx context.Context, p *Push, u refs.Update, targe
 	if err != nil {
 		return g.unable(p, "read the target", err)
 	}
+	branch := strings.TrimPrefix(string(target), headsPrefix)
 	if old == u.New {
 		return refuse("%s is at this commit already", target)
 	}
-	d := g.decideBranch(ctx, p, refs.Update{Name: u.Name, Old: old, New: u.New}, target, opt)
-	if d.refused == nil && d.gated == nil {
-		return refuse("%s is not gated; push to it directly, or with -o run", strings.TrimPrefix(string(target), headsPrefix))
+	at := refs.Update{Name: u.Name, Old: old, New: u.New}
+	forward, err := history.IsAncestor(ctx, p.Objects, old, u.New)
+	if err != nil {
+		return g.unable(p, "compare with the tip", err)
 	}
-	return d
+	if forward {
+		d := g.decideBranch(ctx, p, at, target, opt)
+		if d.refused == nil && d.gated == nil {
+			return refuse("%s is not gated; push to it directly, or with -o run", branch)
+		}
+		return d
+	}
+	pol, err := g.governing(ctx, p, target, at)
+	if err != nil {
+		return decision{refused: err}
+	}
+	if gate := pol.GateOf(branch); gate == policy.Off || gate == policy.Advisory {
+		return refuse("%s is not gated; push to it directly, or with -o run", branch)
+	}
+	if err := g.permitProposal(p, pol, target, old); err != nil {
+		return decision{refused: err}
+	}
+	contained, err := history.IsAncestor(ctx, p.Objects, u.New, old)
+	if err != nil {
+		return g.unable(p, "compare with the tip", err)
+	}
+	if contained {
+		return refuse("%s contains this commit already", branch)
+	}
+	from, related, err := history.MergeBase(ctx, p.Objects, old, u.New)
+	if err != nil {
+		return g.unable(p, "find what your commit and the tip have in common", err)
+	}
+	if !related {
+		return refuse("your commit and %s have no history in common, so they cannot be merged", branch)
+	}
+	return decision{update: at, gated: &request{
+		lake: p.Lake, who: p.Who, target: target, old: old, base: old, proposal: u.New, mergeBase: from,
+		policy: pol, opt: opt, progress: p.Progress,
+	}}
 }
 
 // governing returns the policy that judges a push to target: the one at the
@@ -380,10 +442,13 @@ type request struct {
 	old      objects.OID // where target must be when the run publishes; zero if it must not exist
 	base     objects.OID // the old state that the proposal is judged against; zero if there is none
 	proposal objects.OID
-	policy   *policy.Policy // that governs
-	opt      options
-	moves    []refs.Update // to publish in the same transaction
-	progress io.Writer
+	// mergeBase is what the proposal is merged with the tip over; zero if it contains the tip.
+	mergeBase objects.OID
+	policy    *policy.Policy // that governs
+	opt       options
+	moves     []refs.Update // to publish in the same transaction
+	progress  io.Writer
+	again     bool // if the target moves, another run follows this one
 }
 
 func (g *Gate) newRequest(ctx context.Context, p *Push, old, proposal objects.OID, target refs.Name, pol *policy.Policy, opt options) (*request, error) {

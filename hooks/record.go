@@ -42,6 +42,7 @@ type Record struct {
 	Limits   *LimitsRecord `json:"limits,omitempty"` // of functions that declare none
 	// Environments are those that functions declare, or that the server had to make.
 	Environments []EnvironmentRecord `json:"environments,omitempty"`
+	Merge        *MergeRecord        `json:"merge,omitempty"` // of a proposal that did not contain the tip
 	Sources      []SourceRecord      `json:"sources"`
 	Models       []ModelRecord       `json:"models"`
 	Verifiers    []VerifierRecord    `json:"verifiers"`

@@ -47,7 +47,8 @@ type scripted struct {
 	python func(ctx context.Context, job sandbox.Job) (*protocol.Answer, error)
 	column string // the name of each table's one column; "" is n
 	// fails says how a query of a verifier cannot be evaluated; "" is that it can.
-	fails func(sql string) string
+	fails     func(sql string) string
+	conflicts int64 // of each merge of a table
 	// finds says how many rows a query of a verifier has, beside what it says itself.
 	finds func(sql string) int64
 }
@@ -143,6 +144,18 @@ func (s *scripted) Run(ctx context.Context, job sandbox.Job) (*sandbox.Report, e
 		a.Snapshot = s.oneColumn(append(parts, "part-0")...)
 	case protocol.OpDescribe:
 		a.Snapshot = s.oneColumn(o.Inputs[0].Files...)
+	case protocol.OpMerge:
+		// Rows of versions that both changed: conflicts of the number that the test says,
+		// or a part that tells what it was made of.
+		part := "PAR1 merged PAR1"
+		if s.conflicts > 0 {
+			part = "PAR1 conflicts PAR1"
+		}
+		if err := job.Files("part-0", int64(len(part)), strings.NewReader(part)); err != nil {
+			return nil, err
+		}
+		a.Snapshot = s.oneColumn("part-0")
+		a.Merged = &protocol.Merged{Conflicts: s.conflicts, Columns: []string{"kind"}, Sample: []map[string]any{{"kind": "range"}}}
 	case protocol.OpVerify:
 		for _, q := range o.Queries {
 			c := protocol.Check{Name: q.Name}

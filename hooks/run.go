@@ -20,6 +20,7 @@ import (
 	"github.com/headgate/headgate/objects/gitobj"
 	"github.com/headgate/headgate/objects/table"
 	"github.com/headgate/headgate/objects/tree"
+	"github.com/headgate/headgate/objects/treemerge"
 	"github.com/headgate/headgate/refs"
 )
 
@@ -27,6 +28,7 @@ import (
 type Rejection struct {
 	Run     string
 	Reasons []string // one sentence each
+	Moved   bool     // only because the target moved while the run was under way
 }
 
 func (e *Rejection) Error() string {
@@ -66,9 +68,10 @@ type run struct {
 	say     *reporter
 	rec     *Record
 
-	evaluation            // of the state to publish
-	standing   *standing  // the tip's verifiers that judge it too
-	hide       *mask.Mask // of its secrets
+	evaluation                  // of the state to publish
+	units      []treemerge.Unit // tables that the tip and the proposal changed, still to be merged
+	standing   *standing        // the tip's verifiers that judge it too
+	hide       *mask.Mask       // of its secrets
 	// baseVerified tells whether the base is a gate commit. The old tip of a
 	// branch that is not gated may be anything.
 	baseVerified bool
@@ -241,9 +244,14 @@ func (r *run) makePlan(ctx context.Context) error {
 		r.baseVerified = r.gate.isGateCommit(b)
 		r.described = r.baseVerified
 	}
+	if !r.mergeBase.IsZero() {
+		if err := r.mergeFiles(ctx); err != nil {
+			return err
+		}
+	}
 	// The proposal's policy does not govern this push, but it would the next
 	// one, so it must be readable.
-	if r.next, err = policyAt(ctx, r.q, r.proposal); err != nil {
+	if r.next, err = policyOf(ctx, r.q, r.tree); err != nil {
 		return r.rejectIfUser(err)
 	}
 	if err := r.checkGrants(ctx); err != nil {
@@ -276,7 +284,7 @@ func (r *run) makePlan(ctx context.Context) error {
 	}
 	r.say.planned(r.plan)
 	r.warnCapped()
-	return nil
+	return r.mergeTables(ctx)
 }
 
 // rejectIfUser turns a failure of the user's code or data into a rejection, and
@@ -326,6 +334,10 @@ func (r *run) checkSources(ctx context.Context) error {
 		}
 		if t.Unsound != nil {
 			reasons = append(reasons, t.Unsound.Error())
+			continue
+		}
+		if strings.HasPrefix(t.Name, conflictsNamespace) {
+			reasons = append(reasons, fmt.Sprintf("table %s: these are conflicts of a merge that were not resolved; resolve them (headgate conflicts), then remove the directory", t.Name))
 			continue
 		}
 		loaded, err := r.source(ctx, t, verified, edits)
@@ -443,7 +455,13 @@ func (r *run) refuseSwap(ctx context.Context, err error) error {
 	if errors.As(err, &stale) && stale.Name == r.target {
 		// What was computed is still true of its inputs: the next push finds it cached.
 		branch := strings.TrimPrefix(string(r.target), headsPrefix)
-		return r.refuse(ctx, r.reject(fmt.Sprintf("%s moved while the run was under way; git pull --rebase, then push again (what was computed is cached)", branch)))
+		advice := "git pull --rebase, then push again (what was computed is cached)"
+		if r.again {
+			advice = "the proposal is merged with it and judged again"
+		} else if !r.mergeBase.IsZero() {
+			advice = "push again (what was computed is cached)"
+		}
+		return r.refuse(ctx, &Rejection{Run: r.id(), Moved: true, Reasons: []string{fmt.Sprintf("%s moved while the run was under way; %s", branch, advice)}})
 	}
 	return r.refuse(ctx, fmt.Errorf("move the refs: %w", r.gate.swapError(err, r.lake.Name)))
 }
@@ -471,6 +489,10 @@ func (r *run) refuse(ctx context.Context, cause error) error {
 	}
 	if state == lake.Rejected {
 		r.settle(state)
+		if rejected.Moved && r.again {
+			r.say.line("moved", "", "%s", rejected.Reasons[0])
+			return cause
+		}
 		r.say.refused(r, rejected.Reasons, kept == nil)
 		return cause
 	}
