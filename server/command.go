@@ -67,6 +67,8 @@ func commands() []*command {
 			long: "Runs one SELECT in a sandbox on the server. Table names are those of the commit that --ref names. flights@v1 is the table at another one:\n" +
 				"a branch, tag, ref or oid, or its first digits, with ~2, ^2, or main@{1}, main@{yesterday} by the server's own log of the branch; in double\n" +
 				"quotes where SQL needs them. base.flights is the table at the first parent of --ref, which is the old tip."},
+		{words: []string{"diff"}, args: "<lake> <rev> <rev> [<table>...]", short: "show what differs between two states, by rows", min: 2, max: maxDiffArgs, flags: diffFlags, run: diff,
+			long: diffHelp},
 		{words: []string{"help"}, args: "[<command>]", short: "explain the commands", max: 2, run: help},
 	}
 }

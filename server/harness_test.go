@@ -94,6 +94,15 @@ func (echo) Query(_ context.Context, l *lake.Lake, q hooks.Question, w io.Writer
 	return err
 }
 
+// Diff answers with the question, too.
+func (echo) Diff(_ context.Context, l *lake.Lake, q hooks.DiffQuestion, w io.Writer) error {
+	if q.New == "nowhere" {
+		return &hooks.QueryError{Text: "there is no branch \"nowhere\x1b\""}
+	}
+	_, err := fmt.Fprintf(w, "%s|%s|%s|%v|%v|%s|%d|%v\n", l.Name, q.Old, q.New, q.Fork, q.Tables, q.Format, q.Limit, q.Color)
+	return err
+}
+
 func (echo) TestPolicy(_ context.Context, l *lake.Lake, asker hooks.Identity, q hooks.PolicyAsked) (*hooks.PolicyReport, error) {
 	if q.Of == "nowhere" {
 		return nil, &hooks.QueryError{Text: "there is no branch"}
@@ -194,7 +203,7 @@ func newSiteTLS(t *testing.T, certificates *server.Certificates, tweak ...func(*
 	tokens, err := token.Open(filepath.Join(data, "tokens.db"))
 	check(t, err)
 	cfg := server.Config{
-		HostKey: host, Keys: keys, Lakes: s.lakes, Gate: s.gate, Querier: echo{}, Runs: noRuns{}, Replayer: echo{}, Policies: echo{}, Tokens: tokens, Logger: log,
+		HostKey: host, Keys: keys, Lakes: s.lakes, Gate: s.gate, Querier: echo{}, Differ: echo{}, Runs: noRuns{}, Replayer: echo{}, Policies: echo{}, Tokens: tokens, Logger: log,
 		Version: "1.2", URL: "ssh://test/", SSH: "ssh test", KeepAlive: 50 * time.Millisecond,
 	}
 	web, err := net.Listen("tcp", "127.0.0.1:0")

@@ -44,6 +44,11 @@ type Querier interface {
 	Query(ctx context.Context, l *lake.Lake, q hooks.Question, w io.Writer) error
 }
 
+// Differ compares two states of a lake's tables. An error for the asker is a *hooks.QueryError.
+type Differ interface {
+	Diff(ctx context.Context, l *lake.Lake, q hooks.DiffQuestion, w io.Writer) error
+}
+
 // Runs lets others than its pusher see a run and end it. Errors of runs that are
 // over wrap hooks.ErrNotUnderWay.
 type Runs interface {
@@ -82,6 +87,7 @@ type Config struct {
 	Lakes    Lakes
 	Gate     receivepack.Gate
 	Querier  Querier
+	Differ   Differ
 	Replayer Replayer
 	Policies Policies
 	Runs     Runs
@@ -158,9 +164,9 @@ var ErrClosed = errors.New("server is closed")
 // New returns a server that is not listening yet.
 func New(cfg Config) (*Server, error) {
 	switch {
-	case cfg.HostKey == nil, cfg.Keys == nil, cfg.Lakes == nil, cfg.Gate == nil, cfg.Querier == nil, cfg.Replayer == nil, cfg.Policies == nil, cfg.Runs == nil,
+	case cfg.HostKey == nil, cfg.Keys == nil, cfg.Lakes == nil, cfg.Gate == nil, cfg.Querier == nil, cfg.Differ == nil, cfg.Replayer == nil, cfg.Policies == nil, cfg.Runs == nil,
 		cfg.Tokens == nil, cfg.Logger == nil:
-		return nil, errors.New("server: a host key, keys, lakes, a gate, a querier, a replayer, runs, tokens and a logger are needed")
+		return nil, errors.New("server: a host key, keys, lakes, a gate, a querier, a differ, a replayer, runs, tokens and a logger are needed")
 	}
 	cfg.Version = or(cfg.Version, "unknown")
 	cfg.URL = or(cfg.URL, "ssh://<this host>/")

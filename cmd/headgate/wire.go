@@ -108,7 +108,7 @@ func runServe(ctx context.Context, cfg serveConfig) (err error) {
 		log.Warn("git over HTTP is off", "reason", noHTTP)
 	}
 	srv, err := server.New(server.Config{
-		HostKey: hostKey, Keys: keys, Lakes: lakes, Gate: gate, Querier: gate, Runs: gate, Replayer: gate, Policies: gate, Tokens: tokens, Logger: log, Version: cfg.Version,
+		HostKey: hostKey, Keys: keys, Lakes: lakes, Gate: gate, Querier: gate, Differ: gate, Runs: gate, Replayer: gate, Policies: gate, Tokens: tokens, Logger: log, Version: cfg.Version,
 		URL: "ssh://" + net.JoinHostPort(host, port) + "/", SSH: "ssh -p " + port + " " + host, GateKey: signer.AllowedSigners(),
 		HTTP: overHTTP, NoHTTP: noHTTP,
 		Limits: cfg.Pushes.Limits, Staging: cfg.Pushes.Staging, Pace: cfg.Pushes.Pace,
