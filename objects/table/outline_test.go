@@ -112,6 +112,29 @@ func BenchmarkParseOutline(b *testing.B) {
 	}
 }
 
+func TestTypes(t *testing.T) {
+	with := func(kind string) error {
+		_, err := table.Parse((&table.Snapshot{Format: 1, Columns: []table.Column{{Name: "a", Type: kind}}}).Encode())
+		return err
+	}
+	for _, kind := range []string{
+		"INTEGER", "DECIMAL(18,2)", "TIMESTAMP WITH TIME ZONE", "INTEGER[3][]", `STRUCT(a INTEGER, "b ); DROP" VARCHAR[])`, "MAP(VARCHAR, STRUCT(ü DATE))",
+		`ENUM('it''s', ')', '"')`, `"NULL"`, `STRUCT("a ""b" INTEGER)`, "GEOMETRY('OGC:CRS84')",
+	} {
+		if err := with(kind); err != nil {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+	// What would end the statement that it becomes part of.
+	for _, kind := range []string{
+		"INTEGER)", "INTEGER); COPY x TO 'y'", "INTEGER[)", "STRUCT(a INTEGER", "VARCHAR 'x", `"x`, "INTEGER -- x", "INTEGER /* x", "INTEGER;", "A\nB", "$$x$$", "(]", "E'\\'); x'",
+	} {
+		if err := with(kind); err == nil {
+			t.Errorf("%s was taken for a type", kind)
+		}
+	}
+}
+
 func TestSchemaChanges(t *testing.T) {
 	old := &table.Snapshot{Key: []string{"id"}, Columns: []table.Column{{Name: "id", Type: "INTEGER"}, {Name: "gone", Type: "DATE"}, {Name: "Delay", Type: "INTEGER", Nullable: true}, {Name: "x", Type: "VARCHAR"}}}
 	is := &table.Snapshot{Key: []string{"id", "x"}, Columns: []table.Column{{Name: "x", Type: "VARCHAR"}, {Name: "id", Type: "BIGINT"}, {Name: "note", Type: "VARCHAR"}, {Name: "delay", Type: "INTEGER"}}}

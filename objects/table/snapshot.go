@@ -269,7 +269,40 @@ func checkColumn(c Column) error {
 	case c.Type == "" || len(c.Type) > maxType:
 		return fmt.Errorf("type of %d bytes, want 1 to %d", len(c.Type), maxType)
 	}
+	if !isType(c.Type) {
+		return fmt.Errorf("type %s is none", excerpt([]byte(c.Type)))
+	}
 	return nil
+}
+
+// isType tells texts that can stand where SQL wants a type, whatever they mean there,
+// and cannot end what they stand in: words, numbers, quoted texts, and brackets that
+// match. A type becomes part of statements, and a table.json is foreign.
+func isType(s string) bool {
+	var open []byte
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '\'' || c == '"':
+			end := strings.IndexByte(s[i+1:], c) // a doubled quote reads as two texts
+			if end < 0 {
+				return false
+			}
+			i += end + 1
+		case c == '(':
+			open = append(open, ')')
+		case c == '[':
+			open = append(open, ']')
+		case c == ')' || c == ']':
+			if len(open) == 0 || open[len(open)-1] != c {
+				return false
+			}
+			open = open[:len(open)-1]
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c >= 0x80, c == '_', c == ' ', c == ',':
+		default:
+			return false
+		}
+	}
+	return len(open) == 0
 }
 
 func checkPart(p Part) error {
