@@ -141,6 +141,10 @@ bench-functions: build venv ## what a sandbox costs: starts, throughput, queries
 bench-tables: build venv need-git ## what snapshots and edits of them cost, and the rate of imports. DATA=file.parquet, ROWS=3000000
 	HEADGATE_PYTHON=$(CURDIR)/$(PYTHON) go run ./test/bench/tables -cache $(CURDIR)/$(CACHE)/bench -rounds $(or $(ROUNDS),5) -rows $(or $(ROWS),3000000) $(if $(DATA),-data '$(abspath $(DATA))') $(if $(JSON),-json $(JSON))
 
+.PHONY: bench-diff
+bench-diff: build venv need-git ## a diff by rows of a table and of a large one, which is kept in .cache. DATA=file.parquet, ROWS=100000000
+	HEADGATE_PYTHON=$(CURDIR)/$(PYTHON) go run ./test/bench/tables -only diff -cache $(CURDIR)/$(CACHE)/bench -rounds $(or $(ROUNDS),9) -diff-rows $(or $(ROWS),100000000) $(if $(DATA),-data '$(abspath $(DATA))') $(if $(JSON),-json $(JSON))
+
 .PHONY: bench-transport
 bench-transport: build need-git need-ssh need-ssh-keygen ## clones, pushes and refs beside stock git: SIZE=256MiB SINGLE=4*SIZE ROUNDS=3 ONLY=words JSON=file DEFAULT=1 (slow)
 	go run ./test/bench/transport -cache $(CURDIR)/$(CACHE)/bench -size $(or $(SIZE),256MiB) $(if $(SINGLE),-single $(SINGLE)) -rounds $(or $(ROUNDS),3) \

@@ -36,6 +36,8 @@ func main() {
 	b := &bench{}
 	flag.IntVar(&b.rounds, "rounds", 5, "imports and copies; the rate is of their medians")
 	flag.IntVar(&b.rows, "rows", 3_000_000, "rows of the table, if no -data is given")
+	flag.IntVar(&b.diffRows, "diff-rows", 100_000_000, "rows of the larger table that diff is measured on, made of copies of the data and kept in the cache")
+	only := flag.String("only", "", "diff: measure that instead of sizes and rates")
 	flag.StringVar(&b.data, "data", "", "a Parquet file to measure with; else flights are made up")
 	flag.StringVar(&b.bin, "bin", "bin", "directory of headgate and headgate-worker")
 	flag.StringVar(&b.cache, "cache", ".cache/bench", "where versions and checkouts are made; they are removed at the end")
@@ -43,7 +45,7 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := b.run(ctx, *out); err != nil {
+	if err := b.run(ctx, *only, *out); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		stop()
 		os.Exit(1)
@@ -62,6 +64,7 @@ type figure struct {
 
 type bench struct {
 	rounds, rows     int
+	diffRows         int
 	data, bin, cache string
 	python, dir      string
 	figures          []figure
@@ -73,7 +76,7 @@ type version struct {
 	Bytes int64  `json:"bytes"`
 }
 
-func (b *bench) run(ctx context.Context, out string) error {
+func (b *bench) run(ctx context.Context, only, out string) error {
 	b.python = os.Getenv("HEADGATE_PYTHON")
 	if b.python == "" {
 		return errors.New("HEADGATE_PYTHON names no Python with duckdb; run make bench-tables")
@@ -94,6 +97,20 @@ func (b *bench) run(ctx context.Context, out string) error {
 	}
 	defer os.RemoveAll(dir)
 	b.dir = dir
+	switch only {
+	case "":
+		err = b.sizesAndRate(ctx)
+	case "diff": // only if asked for: the large table takes minutes to make, and gigabytes
+		err = b.diffs(ctx)
+	default:
+		err = fmt.Errorf("-only %s: want diff, or nothing for sizes and rates", only)
+	}
+	return errors.Join(err, b.print(out))
+}
+
+// sizesAndRate measures what versions weigh and how fast they are imported.
+func (b *bench) sizesAndRate(ctx context.Context) error {
+	dir := b.dir
 	var made struct {
 		Rows     int64              `json:"rows"`
 		Versions map[string]version `json:"versions"`
@@ -110,10 +127,7 @@ func (b *bench) run(ctx context.Context, out string) error {
 			return err
 		}
 	}
-	if err := b.rate(ctx, made.Versions["base"], made.Rows); err != nil {
-		return err
-	}
-	return b.print(out)
+	return b.rate(ctx, made.Versions["base"], made.Rows)
 }
 
 // edits are the versions that are held against a base, and the most that each may add.
