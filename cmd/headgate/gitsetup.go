@@ -40,6 +40,7 @@ func driverSettings(self string) [][2]string {
 var gitAttributes = []string{
 	"/tables/**/table.json diff=headgate",
 	"/tables/**/*.parquet diff=headgate-part",
+	mergeAttribute,
 }
 
 // setUp sets up git in a clone.
@@ -52,36 +53,40 @@ func (c *initCmd) setUp(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
-	if err := lake.setUpGit(ctx); err != nil {
+	note, err := lake.setUpGit(ctx)
+	if err != nil {
 		return err
+	}
+	if note != "" {
+		fmt.Fprintln(std.err, "headgate:", note)
 	}
 	if c.JSON {
 		return printJSON(std.out, map[string]any{"dir": lake.root, "files": []string{}})
 	}
-	_, err = fmt.Fprintf(std.out, "Git is set up in %s: git diff, git show and git log -p show rows of tables.\n", lake.root)
+	_, err = fmt.Fprintf(std.out, "Git is set up in %s: git diff, git show and git log -p show rows of tables, and git merge merges them by rows.\n", lake.root)
 	return err
 }
 
 // setUpGit writes settings and attributes of the repository; doing so again changes nothing.
-func (c *checkout) setUpGit(ctx context.Context) error {
+// A note says what is left to its user.
+func (c *checkout) setUpGit(ctx context.Context) (note string, err error) {
 	self, err := os.Executable()
 	if err != nil {
-		return err
+		return "", err
 	}
-	for _, s := range append(slices.Clone(gitSettings), driverSettings(self)...) {
+	for _, s := range slices.Concat(gitSettings, driverSettings(self), mergeSettings(self)) {
 		if err := c.git(ctx, nil, "config", "--local", s[0], s[1]); err != nil {
-			return err
+			return "", err
 		}
 	}
-	path, err := c.gitOutput(ctx, "rev-parse", "--git-path", "info/attributes")
+	path, err := c.gitPath(ctx, "info/attributes")
 	if err != nil {
-		return err
+		return "", err
 	}
-	path = strings.TrimSuffix(path, "\n")
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(c.root, path)
+	if err := addLines(path, gitAttributes); err != nil {
+		return "", err
 	}
-	return addLines(path, gitAttributes)
+	return c.setUpHook(ctx, self)
 }
 
 // addLines appends the lines that a file does not have yet.

@@ -30,7 +30,8 @@ func (initCmd) Help() string {
 Writes headgate.yaml, .gitattributes, one model, one verifier and a README, makes
 a git repository with the branch main if there is none, and sets, in that repository
 alone, what makes pushes of Parquet fast and git diff, git show and git log -p show
-rows of tables. A file that is there is never overwritten.`
+rows of tables, and git merge, rebase, cherry-pick and stash merge them by rows: drivers
+and a pre-commit hook. A file that is there is never overwritten.`
 }
 
 // Run makes the skeleton, all of it or nothing.
@@ -75,8 +76,12 @@ func (c *initCmd) Run(ctx context.Context, std streams) (err error) {
 			return err
 		}
 	}
-	if err := lake.setUpGit(ctx); err != nil {
+	note, err := lake.setUpGit(ctx)
+	if err != nil {
 		return err
+	}
+	if note != "" {
+		fmt.Fprintln(std.err, "headgate:", note)
 	}
 	return c.report(std, files)
 }

@@ -37,21 +37,24 @@ To start:  headgate serve
 Exit codes: 0 done, 1 failed or refused, 2 wrong usage.`
 
 type cli struct {
-	Serve   serveCmd   `cmd:"" help:"Run the server."`
-	Init    initCmd    `cmd:"" help:"Make the skeleton of a lake."`
-	Import  importCmd  `cmd:"" help:"Turn Parquet, CSV or JSON lines into a table of this checkout."`
-	Lock    lockCmd    `cmd:"" help:"Lock the Python packages that this checkout's functions declare."`
-	Diff    diffCmd    `cmd:"" help:"Show what differs between two states of a checkout's tables, by rows."`
-	GitDiff gitDiffCmd `cmd:"" name:"git-diff" hidden:"" help:"What git calls for a table.json to compare."`
-	GitText gitTextCmd `cmd:"" name:"git-text" hidden:"" help:"What git calls for the text of a table.json."`
-	Query   queryCmd   `cmd:"" help:"Ask a checkout's tables by SQL."`
-	Log     logCmd     `cmd:"" help:"Show what was published, and what each table was made from."`
-	Blame   blameCmd   `cmd:"" help:"Show which commit set each cell of a row."`
-	Replay  replayCmd  `cmd:"" help:"Run the models of a gate commit again, and compare what they give with what it says."`
-	Policy  policyCmd  `cmd:"" help:"Explain a lake's policy."`
-	Fsck    fsckCmd    `cmd:"" help:"Check every byte of a server's lakes."`
-	GC      gcCmd      `cmd:"" name:"gc" help:"Remove objects that nothing leads to from a server's lakes."`
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Serve     serveCmd       `cmd:"" help:"Run the server."`
+	Init      initCmd        `cmd:"" help:"Make the skeleton of a lake."`
+	Import    importCmd      `cmd:"" help:"Turn Parquet, CSV or JSON lines into a table of this checkout."`
+	Lock      lockCmd        `cmd:"" help:"Lock the Python packages that this checkout's functions declare."`
+	Diff      diffCmd        `cmd:"" help:"Show what differs between two states of a checkout's tables, by rows."`
+	GitDiff   gitDiffCmd     `cmd:"" name:"git-diff" hidden:"" help:"What git calls for a table.json to compare."`
+	GitText   gitTextCmd     `cmd:"" name:"git-text" hidden:"" help:"What git calls for the text of a table.json."`
+	Merge     mergeCmd       `cmd:"" help:"Merge a revision into this checkout, tables by rows and cells."`
+	Conflicts conflictsCmd   `cmd:"" help:"List and resolve what both sides of a merge changed in tables."`
+	GitMerge  mergeDriverCmd `cmd:"" name:"git-merge" hidden:"" help:"What git calls to merge a table.json."`
+	Query     queryCmd       `cmd:"" help:"Ask a checkout's tables by SQL."`
+	Log       logCmd         `cmd:"" help:"Show what was published, and what each table was made from."`
+	Blame     blameCmd       `cmd:"" help:"Show which commit set each cell of a row."`
+	Replay    replayCmd      `cmd:"" help:"Run the models of a gate commit again, and compare what they give with what it says."`
+	Policy    policyCmd      `cmd:"" help:"Explain a lake's policy."`
+	Fsck      fsckCmd        `cmd:"" help:"Check every byte of a server's lakes."`
+	GC        gcCmd          `cmd:"" name:"gc" help:"Remove objects that nothing leads to from a server's lakes."`
+	Version   versionCmd     `cmd:"" help:"Print the version."`
 }
 
 // streams are the process's own.
