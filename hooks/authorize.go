@@ -121,7 +121,7 @@ const maxDenied = 10
 // authorize holds what the proposal changes against the grants of the target's
 // tip. A run that starts again on another tip is authorized again.
 func (r *run) authorize(ctx context.Context) error {
-	if !r.binding() || r.first() || r.policy.Grants == nil {
+	if !r.binding() || r.first() || r.policy.Grants == nil && r.policy.Approvals == nil {
 		return nil
 	}
 	people, who := r.gate.people(), r.who.user()
@@ -151,7 +151,7 @@ func (r *run) authorize(ctx context.Context) error {
 	if len(denied) > 0 {
 		return r.reject(denied...)
 	}
-	return nil
+	return r.needApprovals(ctx, edits)
 }
 
 // tableDir returns the directory of a path below tables/.
@@ -172,7 +172,8 @@ func (r *run) checkGrants(ctx context.Context) error {
 	if !r.base.IsZero() {
 		r.say.line("policy", PolicyFile, "CHANGED by this push: %s", strings.Join(r.rec.PolicyChanges, ", "))
 	}
-	if !slices.Contains(r.rec.PolicyChanges, "grants") && !slices.Contains(r.rec.PolicyChanges, "branches") || r.next.Grants == nil {
+	about := slices.ContainsFunc(r.rec.PolicyChanges, func(s string) bool { return s == "grants" || s == "approvals" || s == "branches" })
+	if !about || r.next.Grants == nil && r.next.Approvals == nil {
 		return nil
 	}
 	known, err := r.lake.Refs.List(ctx, "refs/")
@@ -209,7 +210,7 @@ func (r *run) checkGrants(ctx context.Context) error {
 // a run takes its time, and who its pusher is may have changed since.
 func (r *run) confirm(ctx context.Context) error {
 	if r.policy.Grants == nil || !r.binding() || r.first() {
-		return nil
+		return r.approved(ctx)
 	}
 	if people := r.gate.people(); people != nil {
 		now, ok := people.User(r.who.Name)
@@ -219,11 +220,11 @@ func (r *run) confirm(ctx context.Context) error {
 		}
 	}
 	if !r.old.IsZero() {
-		return nil // the policy is the tip's, which the publication swaps
+		return r.approved(ctx) // the policy is the tip's, which the publication swaps
 	}
 	tip, err := r.lake.Refs.Get(ctx, mainRef)
 	if errors.Is(err, refs.ErrNotFound) {
-		return nil
+		return r.approved(ctx)
 	}
 	if err != nil {
 		return err
@@ -235,5 +236,5 @@ func (r *run) confirm(ctx context.Context) error {
 	if len(policy.Changes(r.policy, now)) > 0 {
 		return r.reject("the policy of main changed while the run was under way; push again")
 	}
-	return nil
+	return r.approved(ctx)
 }

@@ -254,3 +254,23 @@ func TestRightsThatGoDuringARun(t *testing.T) {
 		})
 	}
 }
+
+// What the server merges is held against what the tip has: what others have
+// published since is not the proposer's, and what is theirs is not hidden by it.
+func TestGrantsOfMergedProposals(t *testing.T) {
+	r, _ := governed(t)
+	old := r.tip(mainRef)
+	files := r.state(old)
+	r.must(r.as(ada, mainRef, with(files, "verifiers/fine.sql", "SELECT n FROM two -- finer"), old))
+	propose := func(who Identity, change ...string) error {
+		oid, q := r.commit(with(files, change...), old)
+		r.who = who
+		return r.push(q, nil, false, refs.Update{Name: "refs/for/main", New: oid})[0].Err
+	}
+	r.refused(propose(eve, "models/two.sql", "SELECT n, n FROM one"), "eve may not propose to main")
+	r.refused(propose(bot, "models/two.sql", "SELECT n, n FROM one", "verifiers/more.sql", "SELECT n FROM two"), "bot may not change verifiers/more.sql")
+	r.must(propose(bot, "models/two.sql", "SELECT n, n FROM one"))
+	if got := r.read(r.tip(mainRef), "verifiers/fine.sql"); !strings.Contains(got, "finer") {
+		t.Errorf("what ada published is gone: %q", got)
+	}
+}

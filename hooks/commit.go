@@ -104,7 +104,7 @@ func (r *run) commit(ctx context.Context) (objects.OID, error) {
 	}
 	t := trailer.Gate{
 		RunID: r.id(), Base: parent, Proposal: r.proposal, PushedBy: r.who.Name,
-		Models: r.rec.modelTrailers(), Verifiers: r.rec.verifierTrailers(),
+		Models: r.rec.modelTrailers(), Verifiers: r.rec.verifierTrailers(), ApprovedBy: r.rec.approvers(),
 	}
 	branch := strings.TrimPrefix(string(r.target), headsPrefix)
 	message := fmt.Sprintf("Publish to %s: %s\n\n%s\n\n%s", branch, r.rec.Subject, r.rec.summary(), t.Format())

@@ -128,7 +128,7 @@ func (r *run) edits(ctx context.Context) ([]edit, error) {
 		return nil, err
 	}
 	d := &differ{r: r.q, skip: func(path string) bool { return made[path] }}
-	if err := d.walk(ctx, r.baseTree, r.tree, "", nil); err != nil {
+	if err := d.walk(ctx, r.baseTree, r.pushed, "", nil); err != nil {
 		return nil, err
 	}
 	for _, dir := range taken { // whoever puts a model in its place decides its rows

@@ -84,10 +84,12 @@ const maxPolicy = 1 << 20
 
 // decision is what is to be done with one update.
 type decision struct {
-	update  refs.Update
-	gated   *request // run the gate; the target moves to its gate commit
-	advice  *request // move at once, then run for information
-	refused error
+	update refs.Update
+	gated  *request // run the gate; the target moves to its gate commit
+	advice *request // move at once, then run for information
+	// approving is an approval to be written down; the update itself is not done.
+	approving *approving
+	refused   error
 }
 
 // Receive decides a push and carries it out. ctx is the server's, not the
@@ -176,6 +178,10 @@ func (g *Gate) carryOutAtomic(ctx context.Context, p *Push, decisions []decision
 
 // carryOut performs one decision, together with moves that must succeed with it.
 func (g *Gate) carryOut(ctx context.Context, p *Push, d *decision, moves []refs.Update, out *Outcome) {
+	if d.approving != nil {
+		out.Err = g.approve(ctx, p, d.approving)
+		return
+	}
 	if d.gated == nil {
 		out.Err = g.move(ctx, p, append(moves, d.update))
 		if out.Err == nil && d.advice != nil {
@@ -259,7 +265,12 @@ func refuse(format string, args ...any) decision {
 // decide says what one update is: refused, a plain move, or a run of the gate.
 func (g *Gate) decide(ctx context.Context, p *Push, u refs.Update, opt options) decision {
 	name := string(u.Name)
+	if !strings.HasPrefix(name, approvalsPrefix) && (opt.target != "" || opt.withdraw) {
+		return refuse("the options target and withdraw are for approvals, which are pushed to %s<oid>", approvalsPrefix)
+	}
 	switch {
+	case strings.HasPrefix(name, approvalsPrefix):
+		return g.decideApproval(ctx, p, u, opt)
 	case strings.HasPrefix(name, headsPrefix):
 		return g.decideBranch(ctx, p, u, u.Name, opt)
 	case strings.HasPrefix(name, forPrefix):

@@ -9,14 +9,18 @@ import (
 
 // options are the push options of one push (git push -o).
 type options struct {
-	run     bool              // run the pipeline on an ungated branch too
-	dryRun  bool              // everything but the publication
-	noCache bool              // run every model and verifier
-	strict  bool              // a warning refuses
-	params  map[string]string // texts of headgate.Parameter's values, by name
+	run     bool // run the pipeline on an ungated branch too
+	dryRun  bool // everything but the publication
+	noCache bool // run every model and verifier
+	strict  bool // a warning refuses
+
+	target   string // of an approval: the branch that it is for; "" is main
+	withdraw bool   // of an approval: take it back
+
+	params map[string]string // texts of headgate.Parameter's values, by name
 }
 
-var knownOptions = []string{"run", "dry-run", "no-cache", "strict", "param.<name>=<value>"}
+var knownOptions = []string{"run", "dry-run", "no-cache", "strict", "param.<name>=<value>", "target=<branch>", "withdraw"}
 
 // OptionError says that a push option is not one of the server's.
 type OptionError struct {
@@ -32,7 +36,7 @@ func (e *OptionError) Error() string {
 // "dry-run" must not publish.
 func parseOptions(texts []string) (options, error) {
 	var o options
-	flags := map[string]*bool{"run": &o.run, "dry-run": &o.dryRun, "no-cache": &o.noCache, "strict": &o.strict}
+	flags := map[string]*bool{"run": &o.run, "dry-run": &o.dryRun, "no-cache": &o.noCache, "strict": &o.strict, "withdraw": &o.withdraw}
 	for _, text := range texts {
 		name, value, hasValue := strings.Cut(text, "=")
 		if param, ok := strings.CutPrefix(name, "param."); ok {
@@ -46,6 +50,13 @@ func parseOptions(texts []string) (options, error) {
 				return o, &OptionError{text, "the parameter is given twice"}
 			}
 			o.params[param] = value
+			continue
+		}
+		if name == "target" {
+			if value == "" || o.target != "" {
+				return o, &OptionError{text, "want target=<branch>, once"}
+			}
+			o.target = value
 			continue
 		}
 		flag, ok := flags[name]

@@ -26,6 +26,8 @@ type PolicyQuestion struct {
 	// Base and Proposal are the states between which edits are told, of commits;
 	// Proposal is zero if only the branch is asked about.
 	Base, Proposal objects.OID
+
+	given *approvals // of the proposal; nil if they are not known
 }
 
 // PolicyReport is the answer, docs/formats.md describes it.
@@ -39,7 +41,10 @@ type PolicyReport struct {
 	Changes  []string        `json:"policy_changes,omitempty"`
 	Problems []string        `json:"problems,omitempty"` // of the proposal's own policy
 	Users    []PolicyAnswers `json:"users"`
-	Notes    []string        `json:"notes,omitempty"`
+	// Approvals are those that the proposal takes, and who gave some already if the
+	// server was asked.
+	Approvals []ApprovalRecord `json:"approvals,omitempty"`
+	Notes     []string         `json:"notes,omitempty"`
 }
 
 // PolicyAnswers are those for one user.
@@ -89,6 +94,18 @@ func TestPolicy(ctx context.Context, r objects.Reader, q PolicyQuestion) (*Polic
 		} else {
 			rep.Notes = append(rep.Notes, "tables that models make are left out; changes of models and verifiers by what they import are found by the gate: git push -o dry-run")
 		}
+	}
+	var paths []string
+	for _, e := range edits {
+		paths = append(append(paths, e.path), e.twins...)
+	}
+	for _, n := range pol.Needs(q.Branch, paths) {
+		a := ApprovalRecord{Rule: fmt.Sprintf("%s:%d", PolicyFile, n.Line), Count: n.Count, Paths: n.Changed, By: []string{}}
+		a.May = pol.Approvers(n.Changed[0], q.People)
+		if q.given != nil {
+			a.By = counted(pol, q.given, headsPrefix+q.Branch, "", n, q.People)
+		}
+		rep.Approvals = append(rep.Approvals, a)
 	}
 	for _, u := range q.Who {
 		a := PolicyAnswers{Who: u.Name, Groups: u.Groups, Admin: u.Admin, Actions: []PolicyAnswer{}}
@@ -256,6 +273,16 @@ func (rep *PolicyReport) Text() string {
 			line(e)
 		}
 	}
+	for _, a := range rep.Approvals {
+		fmt.Fprintf(&b, "%s: a change of %s takes %d approval(s)", a.Rule, printable(shortList(a.Paths)), a.Count)
+		if len(a.May) > 0 {
+			fmt.Fprintf(&b, "; %s may give one", printable(shortList(a.May)))
+		}
+		if len(a.By) > 0 {
+			fmt.Fprintf(&b, "; given by %s", printable(shortList(a.By)))
+		}
+		fmt.Fprintln(&b)
+	}
 	for _, n := range rep.Notes {
 		fmt.Fprintf(&b, "note: %s\n", n)
 	}
@@ -314,6 +341,11 @@ func (g *Gate) TestPolicy(ctx context.Context, l *lake.Lake, asker Identity, ask
 		}
 		if found {
 			q.Base = base
+		}
+	}
+	if !q.Proposal.IsZero() {
+		if q.given, err = g.approvalsOf(ctx, l, refs.Name(approvalsPrefix+q.Proposal.String())); err != nil {
+			return nil, err
 		}
 	}
 	rep, err := TestPolicy(ctx, l.Objects, q)

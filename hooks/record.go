@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -48,6 +49,8 @@ type Record struct {
 	Verifiers    []VerifierRecord    `json:"verifiers"`
 	// PolicyChanges are the sections of headgate.yaml that the proposal changes.
 	PolicyChanges []string `json:"policy_changes,omitempty"`
+	// Approvals are the rules that the changes fall under, and who approved them.
+	Approvals []ApprovalRecord `json:"approvals,omitempty"`
 	// VerifierChanges are what the proposal does to the verifiers of the target's tip.
 	VerifierChanges []VerifierChange `json:"verifier_changes,omitempty"`
 
@@ -290,6 +293,16 @@ func (rec *Record) verifierTrailers() []trailer.Verifier {
 		out = append(out, trailer.Verifier{Name: v.Name, Result: result, AtBase: v.Tip})
 	}
 	return out
+}
+
+// approvers are those whose approvals the run counted.
+func (rec *Record) approvers() []string {
+	var names []string
+	for _, a := range rec.Approvals {
+		names = append(names, a.By...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // summary is the body of the gate commit.

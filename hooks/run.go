@@ -72,6 +72,8 @@ type run struct {
 	units      []treemerge.Unit // tables that the tip and the proposal changed, still to be merged
 	standing   *standing        // the tip's verifiers that judge it too
 	hide       *mask.Mask       // of its secrets
+	pushed     objects.OID      // the state before the gate wrote anything to it
+	needs      []policy.Need    // the rules that ask for approvals
 	// baseVerified tells whether the base is a gate commit. The old tip of a
 	// branch that is not gated may be anything.
 	baseVerified bool
@@ -173,6 +175,7 @@ func (r *run) judge(ctx context.Context) (objects.OID, error) {
 	if err := r.makePlan(ctx); err != nil {
 		return objects.OID{}, err
 	}
+	r.pushed = r.tree
 	if err := r.environments(ctx); err != nil {
 		return objects.OID{}, err
 	}

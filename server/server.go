@@ -116,6 +116,9 @@ type Config struct {
 // by the server only.
 var hiddenRefs = []string{"refs/scratch/", "refs/runs/"}
 
+// postedRefs are pushed to, and written by the server only.
+var postedRefs = []string{"refs/approvals/"}
+
 // maxSessions bounds the sessions of one connection, as sshd's MaxSessions does.
 const maxSessions = 10
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -68,7 +69,7 @@ func (c *session) uploader(l *lake.Lake) *uploadpack.Server {
 	l.Upkeep() // of a lake that has none yet, or grew while nobody looked
 	return &uploadpack.Server{
 		Objects: l.Objects, Refs: l.Refs, Head: refs.Name("refs/heads/" + c.cfg.Head),
-		Agent: "headgate/" + c.cfg.Version, Hidden: hiddenRefs, KeepAlive: c.cfg.KeepAlive,
+		Agent: "headgate/" + c.cfg.Version, Hidden: append(slices.Clone(hiddenRefs), postedRefs...), KeepAlive: c.cfg.KeepAlive,
 		SessionID: c.id, ClientSession: c.clientSession,
 	}
 }
@@ -80,7 +81,7 @@ func (c *session) archiver(l *lake.Lake) *uploadarchive.Server {
 func (c *session) receiver(l *lake.Lake) *receivepack.Server {
 	return &receivepack.Server{
 		Lake: l, Who: c.who, Gate: c.cfg.Gate, Agent: "headgate/" + c.cfg.Version,
-		Hidden: hiddenRefs, Limits: c.cfg.Limits, Staging: c.cfg.Staging, Pace: c.cfg.Pace, KeepAlive: c.cfg.KeepAlive, Logger: c.log,
+		Hidden: hiddenRefs, Posted: postedRefs, Limits: c.cfg.Limits, Staging: c.cfg.Staging, Pace: c.cfg.Pace, KeepAlive: c.cfg.KeepAlive, Logger: c.log,
 		SessionID: c.id, ClientSession: c.clientSession,
 	}
 }

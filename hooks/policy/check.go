@@ -51,6 +51,7 @@ func (p *Policy) CheckGrants(people *People, refs, paths []string) (problems []P
 			}
 		}
 	}
+	p.checkApprovals(people, problem)
 	p.checkLockOut(people, problem, warn)
 	return problems, warnings
 }

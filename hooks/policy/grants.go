@@ -201,6 +201,7 @@ func Changes(a, b *Policy) []string {
 		{"branches", reflect.DeepEqual(x.Branches, y.Branches)}, {"sandbox", x.Sandbox == y.Sandbox}, {"python", reflect.DeepEqual(x.Python, y.Python)},
 		{"tables", reflect.DeepEqual(x.Tables, y.Tables)}, {"parameters", reflect.DeepEqual(x.Parameters, y.Parameters)},
 		{"secrets", reflect.DeepEqual(x.Secrets, y.Secrets)}, {"grants", reflect.DeepEqual(x.Grants, y.Grants)},
+		{"approvals", reflect.DeepEqual(x.Approvals, y.Approvals)},
 	} {
 		if !section.same {
 			names = append(names, section.name)
@@ -221,6 +222,11 @@ func (p *Policy) unnumbered() *Policy {
 	q.Grants = slices.Clone(p.Grants)
 	for i := range q.Grants {
 		q.Grants[i].Line = 0
+	}
+	q.Approvals = nil
+	for _, a := range p.Approvals {
+		a.Line = 0
+		q.Approvals = append(q.Approvals, a)
 	}
 	q.Secrets = make(map[string]Secret)
 	for name, s := range p.Secrets {

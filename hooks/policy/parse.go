@@ -54,11 +54,12 @@ type document struct{ strictyaml.Document }
 
 func (d *document) policy(root ast.Node, p *Policy) {
 	d.Object(root, "", strictyaml.Fields{
-		"branches": func(n ast.Node) { d.branches(n, p) },
-		"sandbox":  func(n ast.Node) { d.sandbox(n, &p.Sandbox) },
-		"python":   func(n ast.Node) { d.python(n, &p.Python) },
-		"tables":   func(n ast.Node) { d.tables(n, p) },
-		"grants":   func(n ast.Node) { d.grants(n, p) },
+		"branches":  func(n ast.Node) { d.branches(n, p) },
+		"sandbox":   func(n ast.Node) { d.sandbox(n, &p.Sandbox) },
+		"python":    func(n ast.Node) { d.python(n, &p.Python) },
+		"tables":    func(n ast.Node) { d.tables(n, p) },
+		"grants":    func(n ast.Node) { d.grants(n, p) },
+		"approvals": func(n ast.Node) { d.approvals(n, p) },
 
 		"parameters": func(n ast.Node) { d.parameters(n, p) },
 		"secrets":    func(n ast.Node) { d.secrets(n, p) },

@@ -14,18 +14,7 @@ func (d *document) grants(n ast.Node, p *Policy) {
 	d.Items(n, "grants", func(n ast.Node) {
 		g := Grant{Line: strictyaml.Line(n)}
 		list := func(to *[]string, name string, bad func(string) string) func(ast.Node) {
-			return func(n ast.Node) {
-				*to = []string{}
-				d.Texts(n, "grants."+name, func(s string, n ast.Node) {
-					if reason := bad(s); reason != "" {
-						d.Problem(n, "grants.%s: %q %s", name, s, reason)
-					}
-					if slices.Contains(*to, s) {
-						d.Problem(n, "grants.%s names %q twice", name, s)
-					}
-					*to = append(*to, s)
-				})
-			}
+			return d.patterns(to, "grants."+name, bad)
 		}
 		d.Object(n, "grants", strictyaml.Fields{
 			"who":         list(&g.Who, "who", badWho),
@@ -43,6 +32,22 @@ func (d *document) grants(n ast.Node, p *Policy) {
 		}
 		p.Grants = append(p.Grants, g)
 	})
+}
+
+// patterns reads a list of names or patterns, none of them twice.
+func (d *document) patterns(to *[]string, where string, bad func(string) string) func(ast.Node) {
+	return func(n ast.Node) {
+		*to = []string{}
+		d.Texts(n, where, func(s string, n ast.Node) {
+			if reason := bad(s); reason != "" {
+				d.Problem(n, "%s: %q %s", where, s, reason)
+			}
+			if slices.Contains(*to, s) {
+				d.Problem(n, "%s names %q twice", where, s)
+			}
+			*to = append(*to, s)
+		})
+	}
 }
 
 // badRefPattern says what is wrong with a pattern of branches, tags or notes, or "".

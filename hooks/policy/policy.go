@@ -51,6 +51,8 @@ type Policy struct {
 	// Grants are nil if the file has none: then everybody with a key may push to
 	// ungated branches and propose to gated ones. An empty list grants nothing.
 	Grants []Grant
+	// Approvals say which changes take other people's approval.
+	Approvals []Approval
 }
 
 // Branch gives the branches that Pattern matches a gate.

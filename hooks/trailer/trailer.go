@@ -12,6 +12,8 @@
 //
 // A Verifier line that ends with at=base is of a verifier as the base has it. A Model line ends with params=, strategy=, prior= and deterministic=false where they apply.
 //
+// An Approved-By line for each approval that the proposal took follows, if it took any.
+//
 // A name may be free text, so white space, control characters and the separators
 // "%", ",", "@" and "=" in names and values are written as %XX.
 package trailer
@@ -36,6 +38,7 @@ const (
 	keyPushedBy = "Pushed-By"
 	keyModel    = "Model"
 	keyVerifier = "Verifier"
+	keyApproved = "Approved-By"
 )
 
 // ErrNotGate says that a message has no gate trailers: the commit is somebody's own.
@@ -57,6 +60,8 @@ type Gate struct {
 	PushedBy  string
 	Models    []Model
 	Verifiers []Verifier
+	// ApprovedBy are those whose approval the proposal took, if it took any.
+	ApprovedBy []string
 }
 
 // Model says how a derived table came about.
@@ -106,6 +111,9 @@ func (g Gate) Format() string {
 			text += " at=base"
 		}
 		line(keyVerifier, text)
+	}
+	for _, name := range g.ApprovedBy {
+		line(keyApproved, escape(name))
 	}
 	return b.String()
 }
@@ -197,6 +205,11 @@ func (g *Gate) set(key, value string) (err error) {
 			return fmt.Errorf("%q follows the result", at)
 		}
 		g.Verifiers = append(g.Verifiers, v)
+	case keyApproved:
+		var name string
+		if name, err = unescape(value); err == nil {
+			g.ApprovedBy = append(g.ApprovedBy, name)
+		}
 	}
 	return err
 }

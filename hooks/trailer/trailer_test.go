@@ -72,6 +72,7 @@ func TestRoundTrip(t *testing.T) {
 				m.Inputs = append(m.Inputs, Input{text.Draw(t, "table"), text.Draw(t, "snapshot")})
 			}
 			g.Models = append(g.Models, m)
+			g.ApprovedBy = append(g.ApprovedBy, text.Draw(t, "approver"))
 			g.Verifiers = append(g.Verifiers, Verifier{text.Draw(t, "verifier"), rapid.SampledFrom([]string{"pass", "warn"}).Draw(t, "result"), rapid.Bool().Draw(t, "at base")})
 		}
 		block := g.Format()
