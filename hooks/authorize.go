@@ -220,7 +220,10 @@ func (r *run) confirm(ctx context.Context) error {
 		}
 	}
 	if !r.old.IsZero() {
-		return r.approved(ctx) // the policy is the tip's, which the publication swaps
+		at, err := policyAt(ctx, r.q, r.old)
+		if err == nil && len(policy.Changes(r.policy, at)) == 0 {
+			return r.approved(ctx) // the policy is the tip's, which the publication swaps
+		}
 	}
 	tip, err := r.lake.Refs.Get(ctx, mainRef)
 	if errors.Is(err, refs.ErrNotFound) {

@@ -274,3 +274,24 @@ func TestGrantsOfMergedProposals(t *testing.T) {
 		t.Errorf("what ada published is gone: %q", got)
 	}
 }
+
+// A branch that is older than the rule that gates it is gated by it, whatever its
+// own tip says.
+func TestOldBranchesAreGatedByMain(t *testing.T) {
+	r := newRig(t)
+	r.known = []Identity{ada, bot, bob, eve, op}
+	r.who = op
+	open := with(base(), PolicyFile, "branches: {main: {gate: required}, \"release/*\": {gate: off}}\n")
+	r.must(r.toMain(open))
+	release := refs.Name("refs/heads/release/1")
+	r.must(r.as(eve, release, open, r.tip(mainRef)))
+	r.must(r.as(op, mainRef, with(open, PolicyFile, grants), r.tip(mainRef)))
+	old := r.tip(release)
+	r.refused(r.as(eve, release, with(open, "README", "words"), old), "eve may not propose to release/1")
+	r.refused(r.as(bob, release, nil), "bob may not propose to release/1")
+	r.refused(r.as(ada, release, nil), "release/1 is gated and cannot be deleted")
+	r.must(r.as(ada, release, with(r.state(r.tip(mainRef)), PolicyFile, grants), old))
+	if c, err := readCommit(t.Context(), r.lake.Objects, r.tip(release)); err != nil || !r.gate.isGateCommit(c) {
+		t.Errorf("release/1 moved without the gate: %v", err)
+	}
+}

@@ -306,6 +306,16 @@ func (g *Gate) decideBranch(ctx context.Context, p *Push, u refs.Update, target 
 	if target == mainRef && u.Old.IsZero() {
 		gate = policy.Required // a lake's first state is judged too, whatever it says of itself
 	}
+	if gate != policy.Required && target != mainRef && !u.Old.IsZero() {
+		// What a branch without a gate says of itself is anybody's word.
+		main, err := g.granting(ctx, p)
+		if err != nil {
+			return decision{refused: err}
+		}
+		if main.GateOf(branch) > gate {
+			pol, gate = main, main.GateOf(branch)
+		}
+	}
 	if gate == policy.Off || gate == policy.Advisory {
 		if err := g.permitOpen(ctx, p, u); err != nil {
 			return decision{refused: err}
