@@ -69,6 +69,9 @@ func commands() []*command {
 				"quotes where SQL needs them. base.flights is the table at the first parent of --ref, which is the old tip."},
 		{words: []string{"diff"}, args: "<lake> <rev> <rev> [<table>...]", short: "show what differs between two states, by rows", min: 2, max: maxDiffArgs, flags: diffFlags, run: diff,
 			long: diffHelp},
+		{words: []string{"lineage"}, args: "<lake> <table>", short: "draw what a table was made from, up to the sources", min: 2, max: 2, flags: lineageFlags, run: drawLineage,
+			long: "Each model with its code, environment and parameters, each snapshot by its oid, and since which gate commit the branch has it, who pushed\n" +
+				"that and whose commit it was. headgate lineage draws the same from any clone."},
 		{words: []string{"help"}, args: "[<command>]", short: "explain the commands", max: 2, run: help},
 	}
 }

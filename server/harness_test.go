@@ -26,6 +26,7 @@ import (
 
 	"github.com/headgate/headgate/hooks"
 	"github.com/headgate/headgate/hooks/lake"
+	"github.com/headgate/headgate/hooks/lineage"
 	"github.com/headgate/headgate/refs"
 	"github.com/headgate/headgate/server"
 	"github.com/headgate/headgate/server/token"
@@ -82,6 +83,13 @@ func (g *acceptAll) last(t *testing.T) *hooks.Push {
 
 // echo answers every query with the query.
 type echo struct{ started, release chan struct{} }
+
+func (echo) Lineage(_ context.Context, l *lake.Lake, q hooks.LineageQuestion) (*lineage.Graph, error) {
+	if q.Table == "nix" {
+		return nil, &hooks.QueryError{Text: "there is no table \x1b[31m"}
+	}
+	return &lineage.Graph{Format: lineage.Format, Table: q.Table, Nodes: []*lineage.Node{{ID: "t@1", Table: string(l.Name) + "/" + q.Table + "/" + q.Ref, Snapshot: "1", Kind: "source"}}}, nil
+}
 
 func (echo) Query(_ context.Context, l *lake.Lake, q hooks.Question, w io.Writer) error {
 	if strings.Contains(q.SQL, "FRMO") {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/headgate/headgate/hooks"
 	"github.com/headgate/headgate/hooks/lake"
+	"github.com/headgate/headgate/hooks/lineage"
 	"github.com/headgate/headgate/objects"
 	"github.com/headgate/headgate/server/receivepack"
 	"github.com/headgate/headgate/server/token"
@@ -42,6 +43,8 @@ type Lakes interface {
 // Querier answers questions about a lake. An error for the asker is a *hooks.QueryError.
 type Querier interface {
 	Query(ctx context.Context, l *lake.Lake, q hooks.Question, w io.Writer) error
+	// Lineage draws what a table was made from.
+	Lineage(ctx context.Context, l *lake.Lake, q hooks.LineageQuestion) (*lineage.Graph, error)
 }
 
 // Differ compares two states of a lake's tables. An error for the asker is a *hooks.QueryError.

@@ -49,6 +49,7 @@ type cli struct {
 	GitMerge  mergeDriverCmd `cmd:"" name:"git-merge" hidden:"" help:"What git calls to merge a table.json."`
 	Query     queryCmd       `cmd:"" help:"Ask a checkout's tables by SQL."`
 	Log       logCmd         `cmd:"" help:"Show what was published, and what each table was made from."`
+	Lineage   lineageCmd     `cmd:"" help:"Draw what a table was made from, up to the sources."`
 	Blame     blameCmd       `cmd:"" help:"Show which commit set each cell of a row."`
 	Replay    replayCmd      `cmd:"" help:"Run the models of a gate commit again, and compare what they give with what it says."`
 	Policy    policyCmd      `cmd:"" help:"Explain a lake's policy."`
