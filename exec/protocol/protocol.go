@@ -21,7 +21,7 @@ const (
 	OpTables Op = "tables"
 	// OpModel evaluates SQL over Inputs and cuts the result into parts -> files and Answer.Snapshot.
 	OpModel Op = "model"
-	// OpCut cuts Files (Parquet, CSV, JSON lines) into parts -> files and Answer.Snapshot.
+	// OpCut cuts Files (Parquet, CSV, JSON lines, Arrow) into parts -> files and Answer.Snapshot.
 	OpCut Op = "cut"
 	// OpDescribe reads the parts of one table as they are -> Answer.Snapshot, no files.
 	OpDescribe Op = "describe"
@@ -35,6 +35,8 @@ const (
 	// OpMerge merges two versions of a table that came of one -> files, Answer.Snapshot
 	// and Answer.Merged.
 	OpMerge Op = "merge"
+	// OpExport sends the rows of its one input in Format -> one file "rows" in pieces, a frame each, and Answer.Rows.
+	OpExport Op = "export"
 	// OpQuery runs SQL and sends its rows -> one file "rows" in Format, Answer.Rows.
 	OpQuery Op = "query"
 	// OpDiff compares the rows of Inputs "old" and "new", the parts in which two
@@ -64,7 +66,7 @@ type Order struct {
 	// SQL and its settings (OpModel, OpQuery).
 	SQL     string   `json:"sql,omitempty"`
 	Key     []string `json:"key,omitempty"`      // OpModel, OpCut: rows are ordered by it, and it must be unique and not null
-	Format  string   `json:"format,omitempty"`   // OpQuery: "table", "csv", "json" (lines), "parquet"; OpDiff: "json", "parquet", or "" for the counts alone
+	Format  string   `json:"format,omitempty"`   // OpQuery: "table", "csv", "json" (lines), "parquet"; OpExport: all but the first, "arrow" (IPC file), "arrows" (IPC stream); OpDiff: "json", "parquet", or "" for the counts alone
 	MaxRows int64    `json:"max_rows,omitempty"` // OpQuery, OpDiff: send no more than so many rows; OpVerify: rows kept per violations file
 	Queries []Query  `json:"queries,omitempty"`  // OpTables, OpVerify
 
@@ -74,8 +76,11 @@ type Order struct {
 
 	// Files to cut (OpCut).
 	Files      []string `json:"files,omitempty"`       // OpCut, OpCompile
-	FileFormat string   `json:"file_format,omitempty"` // "parquet", "csv", "json"
+	FileFormat string   `json:"file_format,omitempty"` // "parquet", "csv", "json", "arrow" (IPC, file or stream)
 	KeepOrder  bool     `json:"keep_order,omitempty"`  // keep the rows' order instead of the canonical one (source tables)
+
+	// Progress asks for notes of how far the order is: "reading 40%", "part 3 of 9" (OpCut, OpExport).
+	Progress bool `json:"progress,omitempty"`
 
 	// What becomes of the result (OpModel, OpCut). With a Prior, the answer is the
 	// whole table that results. APPEND without a key reads the last part of the prior

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/headgate/headgate/exec/protocol"
@@ -71,7 +72,22 @@ func stored(c protocol.Column, text bool) (string, error) {
 			return "", dataError("column %q is of type %s, which Parquet cannot hold without loss: CAST it to another type", c.Name, shorten(c.Type, 200))
 		}
 	}
+	// Of an array that is NULL, DuckDB writes a Parquet list which others cannot read.
+	if list := withoutSizes(c.Type); list != c.Type {
+		return as(list)
+	}
 	return id, nil
+}
+
+var arraySize = regexp.MustCompile(`\[[0-9]+\]`)
+
+// withoutSizes turns arrays into lists, wherever they are in a type.
+func withoutSizes(t string) string {
+	parts := strings.Split(t, `"`)
+	for i := 0; i < len(parts); i += 2 { // what is between double quotes is a name
+		parts[i] = arraySize.ReplaceAllString(parts[i], "[]")
+	}
+	return strings.Join(parts, `"`)
 }
 
 // integer narrows a 128-bit integer, which is what sum() of integers gives, to

@@ -16,24 +16,16 @@ func (e *execution) cut(ctx context.Context) (*protocol.Answer, error) {
 	if len(e.order.Files) == 0 {
 		return nil, dataError("there is no file to read")
 	}
-	files := literalList(e.order.Files)
-	var source string
-	switch e.order.FileFormat {
-	case "parquet":
-		if err := e.db.sameColumns(ctx, e.order.Files); err != nil {
-			return nil, err
-		}
-		source = "read_parquet(" + files + ", union_by_name = true, hive_partitioning = false)"
-	case "csv":
-		// All rows decide the types: a sample would let the 20,481st row fail, or
-		// change the schema with the order of rows.
-		source = "read_csv(" + files + ", union_by_name = true, hive_partitioning = false, sample_size = -1)"
-	case "json":
-		source = "read_json(" + files + ", union_by_name = true, hive_partitioning = false, sample_size = -1, maximum_sample_files = 1000000)"
-	default:
-		return nil, dataError("file format %q: want parquet, csv or json", e.order.FileFormat)
+	query, explain, end, err := e.source(ctx)
+	if err != nil {
+		return nil, err
 	}
-	query := "SELECT * FROM " + source
+	defer end()
+	stop, err := e.watch(ctx, "reading")
+	if err != nil {
+		return nil, err
+	}
+	defer stop()
 	columns, err := e.db.describeQuery(ctx, query)
 	if err != nil {
 		return nil, fileError(err)
@@ -51,9 +43,35 @@ func (e *execution) cut(ctx context.Context) (*protocol.Answer, error) {
 		return nil, err
 	}
 	if err := e.store(ctx, query, columns, key, e.order.KeepOrder && len(key) == 0); err != nil {
-		return nil, fileError(err)
+		return nil, fileError(explain(err))
 	}
+	stop()
 	return e.combine(ctx, key)
+}
+
+// source returns the query of all the files' rows, in order. explain gives an error of
+// it its cause, and end gives back what the query reads.
+func (e *execution) source(ctx context.Context) (query string, explain func(error) error, end func(), err error) {
+	explain, end = func(err error) error { return err }, func() {}
+	files := literalList(e.order.Files)
+	switch e.order.FileFormat {
+	case "parquet":
+		if err := e.db.sameColumns(ctx, e.order.Files); err != nil {
+			return "", nil, nil, err
+		}
+		query = "read_parquet(" + files + ", union_by_name = true, hive_partitioning = false)"
+	case "csv":
+		// All rows decide the types: a sample would let the 20,481st row fail, or
+		// change the schema with the order of rows.
+		query = "read_csv(" + files + ", union_by_name = true, hive_partitioning = false, sample_size = -1)"
+	case "json":
+		query = "read_json(" + files + ", union_by_name = true, hive_partitioning = false, sample_size = -1, maximum_sample_files = 1000000)"
+	case "arrow":
+		return e.arrowViews(ctx, e.order.Files)
+	default:
+		return "", nil, nil, dataError("file format %q: want parquet, csv, json or arrow", e.order.FileFormat)
+	}
+	return "SELECT * FROM " + query, explain, end, nil
 }
 
 // raggedCSV explains why DuckDB took files for one column of text: it prefers that
@@ -108,26 +126,37 @@ func fileError(err error) error {
 }
 
 // sameColumns refuses Parquet files of which one has another type for a column
-// than the first; a column that a file lacks is NULL there. DuckDB would turn
-// numbers into text to make both fit.
+// than the first; a column that a file lacks is NULL there.
 func (db *database) sameColumns(ctx context.Context, files []string) error {
-	type origin struct{ kind, file string }
-	first := make(map[string]origin)
+	same := make(columnTypes)
 	for _, f := range files {
 		columns, err := db.parquetColumns(ctx, f)
 		if err != nil {
 			return err
 		}
-		for _, c := range columns {
-			name := strings.ToLower(c.Name)
-			before, ok := first[name]
-			if !ok {
-				first[name] = origin{c.Type, f}
-				continue
-			}
-			if before.kind != c.Type && (!isNumber(before.kind) || !isNumber(c.Type)) {
-				return dataError("column %q is %s in %q but %s in %q", c.Name, before.kind, before.file, c.Type, f)
-			}
+		if err := same.add(columns, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// columnTypes are the types of columns by their names in lower case, and where each
+// was first.
+type columnTypes map[string]struct{ kind, file string }
+
+// add refuses a column of another type than in the files before, but for numbers.
+// DuckDB would turn numbers into text to make both fit.
+func (first columnTypes) add(columns []protocol.Column, file string) error {
+	for _, c := range columns {
+		name := strings.ToLower(c.Name)
+		before, ok := first[name]
+		if !ok {
+			first[name] = struct{ kind, file string }{c.Type, file}
+			continue
+		}
+		if before.kind != c.Type && (!isNumber(before.kind) || !isNumber(c.Type)) {
+			return dataError("column %q is %s in %q but %s in %q", c.Name, before.kind, before.file, c.Type, file)
 		}
 	}
 	return nil

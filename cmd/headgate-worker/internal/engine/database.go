@@ -103,6 +103,13 @@ func (db *database) prepare(ctx context.Context, order *protocol.Order, dir stri
 		// random() is then repeatable, as far as one thread goes.
 		"SELECT setseed(0.5)",
 	}
+	if order.Op == protocol.OpExport {
+		// UUIDs and JSON as Arrow's types for them.
+		settings = append(settings, "SET arrow_lossless_conversion = true")
+	}
+	if order.Progress {
+		settings = append(settings, progressSettings...)
+	}
 	if smallFiles(order, threads) {
 		// Whole column chunks, not pages: a quarter of the reads.
 		settings = append(settings, "SET prefetch_all_parquet_files = true")
@@ -121,7 +128,7 @@ func (db *database) prepare(ctx context.Context, order *protocol.Order, dir stri
 	if err := db.setVariables(ctx, order); err != nil {
 		return err
 	}
-	if order.Op != protocol.OpProject { // which reads each input on its own
+	if order.Op != protocol.OpProject && order.Op != protocol.OpExport { // which read each input on its own
 		if err := db.createInputs(ctx, order.Inputs); err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	"sync"
 
 	"github.com/headgate/headgate/exec/protocol"
 )
@@ -70,6 +71,8 @@ type execution struct {
 	dir      string    // private to the order; removed at its end
 
 	windowRows int // of a diff without a key; windowRows of the package if 0
+
+	sending sync.Mutex // a frame is written as a whole
 }
 
 func (e *execution) answer(ctx context.Context, log io.Writer) (a *protocol.Answer, err error) {
@@ -88,6 +91,7 @@ func (e *execution) answer(ctx context.Context, log io.Writer) (a *protocol.Answ
 		protocol.OpDescribe: e.describe,
 		protocol.OpVerify:   e.verify,
 		protocol.OpQuery:    e.query,
+		protocol.OpExport:   e.export,
 		protocol.OpProject:  e.project,
 		protocol.OpTypes:    e.types,
 		protocol.OpDiff:     e.diff,
@@ -123,13 +127,24 @@ func (e *execution) sendFile(name, path string) error {
 	if err != nil {
 		return err
 	}
-	if err := protocol.WriteFile(e.out, name, info.Size(), f); err != nil {
-		return &outputError{err}
+	if err := e.sendBytes(name, info.Size(), f); err != nil {
+		return err
 	}
 	return os.Remove(path)
 }
 
+func (e *execution) sendBytes(name string, size int64, r io.Reader) error {
+	e.sending.Lock()
+	defer e.sending.Unlock()
+	if err := protocol.WriteFile(e.out, name, size, r); err != nil {
+		return &outputError{err}
+	}
+	return nil
+}
+
 func (e *execution) note(format string, args ...any) error {
+	e.sending.Lock()
+	defer e.sending.Unlock()
 	if err := protocol.WriteNote(e.out, fmt.Sprintf(format, args...)); err != nil {
 		return &outputError{err}
 	}

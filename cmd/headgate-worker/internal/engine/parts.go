@@ -267,16 +267,10 @@ func (c *cutter) write(ctx context.Context, conn *sql.Conn, b *batch, columns []
 // negativeZeros tells which parts hold a -0.0 in some column.
 func (db *database) negativeZeros(ctx context.Context, b *batch, columns []protocol.Column) ([]bool, error) {
 	found := make([]bool, len(b.ends))
-	var floats []string
-	for _, c := range columns {
-		if isFloat(c.Type) {
-			floats = append(floats, c.Name)
-		}
-	}
-	if len(floats) == 0 {
+	list := identifiers(floatColumns(columns))
+	if list == "" {
 		return found, nil
 	}
-	list := identifiers(floats)
 	rows, err := db.conn.QueryContext(ctx, fmt.Sprintf("SELECT DISTINCT %s FROM (%s) WHERE %s(%s) <> %s(%s)", groupColumn, b.grouped(list), rowhash.Hash, list, rowhash.Exact, list))
 	if err != nil {
 		return nil, err

@@ -42,7 +42,7 @@ const (
 // Register makes the functions known to the connection's database.
 func Register(ctx context.Context, conn *sql.Conn) error {
 	return conn.Raw(func(driver any) error {
-		handle, err := handleOf(driver)
+		handle, err := Handle(driver)
 		if err != nil {
 			return err
 		}
@@ -82,10 +82,10 @@ func register(handle mapping.Connection, name string, callback unsafe.Pointer, r
 	return nil
 }
 
-// handleOf takes the C connection out of the driver's. The driver offers
+// Handle takes the C connection out of the driver's. The driver offers
 // functions that are called for each value, with each value boxed: fifty times
 // what hashing costs. It keeps the handle to itself, so it is read here.
-func handleOf(driver any) (mapping.Connection, error) {
+func Handle(driver any) (mapping.Connection, error) {
 	v := reflect.ValueOf(driver)
 	if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {
 		return mapping.Connection{}, fmt.Errorf("driver connection is a %T", driver)
