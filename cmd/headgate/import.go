@@ -19,12 +19,12 @@ import (
 )
 
 type importCmd struct {
-	Files   []string `arg:"" name:"file" help:"Parquet, CSV or JSON lines files; a quoted pattern (\"*.csv\") works too. Their rows go in this order."`
+	Files   []string `arg:"" name:"file" help:"Parquet, CSV, JSON lines or Arrow IPC files; a quoted pattern (\"*.csv\") works too. Their rows go in this order."`
 	Table   string   `help:"The table's name: flights, or ns.flights." required:"" placeholder:"NAME"`
 	Key     []string `help:"Columns that identify a row. The rows are then stored in the key's order." placeholder:"A,B"`
 	Append  bool     `help:"Add the rows to the table that is there." xor:"how"`
 	Replace bool     `help:"Put the rows in place of the table that is there." xor:"how"`
-	Format  string   `help:"What the files are, if their names do not say: ${enum}." enum:"auto,parquet,csv,json" default:"auto"`
+	Format  string   `help:"What the files are, if their names do not say: ${enum}." enum:"auto,parquet,csv,json,arrow" default:"auto"`
 	JSON    bool     `help:"Print one JSON object." name:"json"`
 	Lake    string   `help:"The checkout's directory." default:"." type:"existingdir" placeholder:"DIR"`
 	workerFlag
@@ -77,11 +77,9 @@ func (c *importCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	defer os.RemoveAll(stage)
-	note := func(text string) {
-		if !c.JSON {
-			fmt.Fprintf(std.err, "  %s\n", visible(text))
-		}
-	}
+	bar := newProgress(std, c.JSON)
+	defer bar.end()
+	note := bar.note
 	snap, parts, err := c.cut(ctx, cutting{files: files, format: format, key: c.Key}, stage, note)
 	if err != nil {
 		return err
@@ -97,6 +95,7 @@ func (c *importCmd) Run(ctx context.Context, std streams) error {
 	if err := install(dir, snap, parts); err != nil {
 		return err
 	}
+	bar.end()
 	return c.report(std, rel, snap)
 }
 
@@ -141,7 +140,7 @@ func (c *importCmd) sources() (files []string, format string, err error) {
 		got := formatOf(f)
 		switch {
 		case got == "":
-			return nil, "", usagef("what is %q? say --format parquet, csv or json", filepath.Base(f))
+			return nil, "", usagef("what is %q? say --format parquet, csv, json or arrow", filepath.Base(f))
 		case format != "" && got != format:
 			return nil, "", usagef("%s and %s files in one import; import one kind, then the other with --append", format, got)
 		}
@@ -160,6 +159,8 @@ func formatOf(path string) string {
 		return "csv"
 	case ".json", ".jsonl", ".ndjson":
 		return "json"
+	case ".arrow", ".arrows", ".feather", ".ipc":
+		return "arrow"
 	}
 	return ""
 }
@@ -213,6 +214,7 @@ func (c *importCmd) cut(ctx context.Context, w cutting, stage string, note func(
 	}
 	order := &protocol.Order{
 		Op: protocol.OpCut, Files: w.files, FileFormat: w.format, Key: w.key,
+		Progress:  true,
 		KeepOrder: len(w.key) == 0, // without a key the order of the rows is the user's
 	}
 	if w.prior != nil {

@@ -39,7 +39,8 @@ Exit codes: 0 done, 1 failed or refused, 2 wrong usage.`
 type cli struct {
 	Serve     serveCmd       `cmd:"" help:"Run the server."`
 	Init      initCmd        `cmd:"" help:"Make the skeleton of a lake."`
-	Import    importCmd      `cmd:"" help:"Turn Parquet, CSV or JSON lines into a table of this checkout."`
+	Import    importCmd      `cmd:"" help:"Turn Parquet, CSV, JSON lines or Arrow into a table of this checkout."`
+	Export    exportCmd      `cmd:"" help:"Write a table of this checkout as Parquet, CSV, JSON lines or Arrow."`
 	Lock      lockCmd        `cmd:"" help:"Lock the Python packages that this checkout's functions declare."`
 	Diff      diffCmd        `cmd:"" help:"Show what differs between two states of a checkout's tables, by rows."`
 	GitDiff   gitDiffCmd     `cmd:"" name:"git-diff" hidden:"" help:"What git calls for a table.json to compare."`

@@ -63,12 +63,12 @@ func zoo(t *testing.T) (files, lake string, names []string) {
 	files, lake = t.TempDir(), filepath.Join(t.TempDir(), "lake")
 	run(t, python(t), "zoo.py", files)
 	run(t, headgate(t), "init", lake)
-	list, err := filepath.Glob(filepath.Join(files, "*.parquet"))
-	if err != nil || len(list) < 8 {
+	list, err := filepath.Glob(filepath.Join(files, "*.[pa]*")) // .parquet, .arrow
+	if err != nil || len(list) < 10 {
 		t.Fatalf("zoo.py wrote %q, error %v", list, err)
 	}
 	for _, path := range list {
-		name := strings.TrimSuffix(filepath.Base(path), ".parquet")
+		name := strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
 		run(t, headgate(t), "import", path, "--table", name, "--lake", lake)
 		names = append(names, name)
 	}
@@ -172,6 +172,26 @@ func TestEverybodyReadsTheSameValues(t *testing.T) {
 			t.Errorf("%v: %s\nif polars reads them now, let it take part, and take the remark out of docs/formats.md", err, out)
 		}
 	})
+}
+
+// What is exported has the values of the table.
+func TestExportsKeepEveryValue(t *testing.T) {
+	files, lake, names := zoo(t)
+	dir := t.TempDir()
+	for _, name := range names {
+		want := sources(t, filepath.Join(files, name+".json"))
+		for format, engine := range map[string]string{"parquet": "pyarrow", "arrow": "arrow", "arrows": "arrow"} {
+			t.Run(name+"."+format, func(t *testing.T) {
+				path := filepath.Join(dir, name+"."+format)
+				run(t, headgate(t), "export", name, "-o", path, "--lake", lake)
+				have, err := decode(run(t, python(t), "read.py", engine, filepath.Join(files, name+".json"), path))
+				if err != nil {
+					t.Fatal(err)
+				}
+				compare(t, want, have)
+			})
+		}
+	}
 }
 
 func decode(data []byte) ([]Column, error) {

@@ -1,6 +1,6 @@
 """Writes tables of every type as users would, and what their values are.
 
-zoo.py DIR writes for each table of TABLES a Parquet file, DIR/<name>.parquet, and
+zoo.py DIR writes for each of its tables DIR/<name>.parquet, or .arrow, and
 DIR/<name>.json: its columns, each with a name, a kind and its values in the
 spelling of that kind. The values come from here and from no file.
 
@@ -248,6 +248,18 @@ def write_pyarrow(columns, path, rows=ROWS, **options):
     pq.write_table(table, path, **options)
 
 
+def write_arrow(columns, path, rows=ROWS, stream=False, compression=None):
+    table = pa.table([arrow_array(c.declared, c.values[:rows]) for c in columns], names=[c.name for c in columns])
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    new = pa.ipc.new_stream if stream else pa.ipc.new_file
+    with pa.OSFile(path, "wb") as f, new(f, table.schema, options=options) as w:
+        w.write_table(table, max_chunksize=70)
+
+
+# A file of Arrow's has no other type for these in a table.
+ARROW_FILE = [c for c in PYARROW if c.name not in ("d256", "f16", "duration")]
+
+
 def quoted(name):
     return '"' + name.replace('"', '""') + '"'
 
@@ -344,11 +356,15 @@ def main(directory):
         "apart": (APART, write_duckdb, ROWS, {}),
         "duckdb_empty": (DUCKDB, write_duckdb, 0, {}),
         "pyarrow_empty": (PYARROW, write_pyarrow, 0, {}),
+        "arrow": (ARROW_FILE, write_arrow, ROWS, {"compression": "lz4"}),
+        "arrow_stream": (ARROW_FILE, write_arrow, ROWS, {"stream": True, "compression": "zstd"}),
+        "arrow_empty": (ARROW_FILE, write_arrow, 0, {}),
         "wide": (wide(1000), write_pyarrow, 5, {}),
         "long": (long(60_000), write_pyarrow, 60_000, {"row_group_size": 9_000}),
     }
     for name, (columns, write, rows, options) in tables.items():
-        write(columns, f"{directory}/{name}.parquet", rows=rows, **options)
+        ending = {write_arrow: "arrow"}.get(write, "parquet")
+        write(columns, f"{directory}/{name}.{ending}", rows=rows, **options)
         spelled = [c.spelled() for c in columns]
         for c in spelled:
             c["values"] = c["values"][:rows]
