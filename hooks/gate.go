@@ -31,6 +31,8 @@ type Config struct {
 	// it is nil, names in policies are not checked.
 	People func() []Identity
 	Now    func() time.Time // time.Now if nil
+	// Versions of what judges pushes, by name ("headgate", "gvisor", "duckdb"), for proofs.
+	Versions map[string]string
 }
 
 // Gate decides pushes. It is safe for concurrent use; runs on different lakes and
@@ -42,6 +44,8 @@ type Gate struct {
 
 	mu   sync.Mutex
 	live map[string]*live // runs under way, by id
+
+	ledgers map[lake.Name]*ledger // of lakes that were published to
 }
 
 // New returns a gate.
@@ -49,7 +53,7 @@ func New(cfg Config) *Gate {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Gate{cfg: cfg, live: make(map[string]*live)}
+	return &Gate{cfg: cfg, live: make(map[string]*live), ledgers: make(map[lake.Name]*ledger)}
 }
 
 // Wait returns when no run is under way, or when ctx ends.
@@ -73,7 +77,6 @@ const (
 	scratchPrefix = "refs/scratch/"
 	runsPrefix    = "refs/runs/"
 	mainRef       = refs.Name("refs/heads/main")
-	houseNotes    = refs.Name("refs/notes/headgate") // written by the server only
 )
 
 // PolicyFile is the path of the policy in a commit.
@@ -282,7 +285,7 @@ func (g *Gate) decide(ctx context.Context, p *Push, u refs.Update, opt options) 
 			return refuse("%v", err)
 		}
 		return g.decideProposal(ctx, p, u, target, opt)
-	case u.Name == houseNotes:
+	case u.Name == notesRef:
 		return refuse("%s is written by the server", name)
 	case strings.HasPrefix(name, tagsPrefix), strings.HasPrefix(name, notesPrefix):
 		if err := g.permitOpen(ctx, p, u); err != nil {

@@ -288,7 +288,7 @@ func TestWhatMayNotBePushed(t *testing.T) {
 		{"rewinding main", refs.Update{Name: mainRef, Old: old, New: other}},
 		{"writing a scratch ref", refs.Update{Name: scratchPrefix + "x", New: other}},
 		{"writing a run record", refs.Update{Name: runsPrefix + "x", New: other}},
-		{"writing the house's notes", refs.Update{Name: houseNotes, New: other}},
+		{"writing the house's notes", refs.Update{Name: notesRef, New: other}},
 		{"writing elsewhere", refs.Update{Name: "refs/pull/1/head", New: other}},
 		{"proposing to a branch that is not there", refs.Update{Name: "refs/for/nowhere", New: other}},
 		{"proposing without the tip", refs.Update{Name: "refs/for/main", New: other}},

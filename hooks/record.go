@@ -81,6 +81,7 @@ type SourceRecord struct {
 type EnvironmentRecord struct {
 	Group    string            `json:"group"` // its name in headgate.lock
 	Python   string            `json:"python"`
+	Digest   string            `json:"digest"`   // names its content
 	Declared []string          `json:"declared"` // "pandas==1.5.3"
 	Packages map[string]string `json:"packages"` // all of it: name -> version
 	Locked   bool              `json:"locked"`   // the proposal's headgate.lock had it
@@ -208,7 +209,7 @@ func (rec *Record) source(name string, t *exec.Table) {
 
 func (rec *Record) environment(p exec.Prepared) {
 	e := EnvironmentRecord{
-		Group: p.Group(), Python: p.Python, Declared: p.Requirements(), Packages: make(map[string]string, len(p.Environment.Wheels)),
+		Group: p.Group(), Python: p.Python, Digest: p.Environment.Digest(), Declared: p.Requirements(), Packages: make(map[string]string, len(p.Environment.Wheels)),
 		Locked: p.Locked, Wheels: p.Made.Wheels, Bytes: p.Made.Bytes,
 	}
 	for _, w := range p.Environment.Wheels {

@@ -445,7 +445,9 @@ func TestAllowedSigners(t *testing.T) {
 		{"among others", "# keys\n\nada@example.org " + key + "\nbob,gate@headgate namespaces=\"file,git\" " + key + "\n", ""},
 		{"nobody's", "ada@example.org " + key, "no line for gate@headgate"},
 		{"for files", `gate@headgate namespaces="file" ` + key, "not one for signing commits"},
-		{"expired, for all that is known", `gate@headgate valid-before="20200101" ` + key, "not one for signing commits"},
+		{"of a certificate authority", `gate@headgate cert-authority ` + key, "not one for signing commits"},
+		{"until no time", `gate@headgate valid-before="2020" ` + key, "is no time"},
+		{"valid", `gate@headgate valid-after="20200101Z",valid-before="22000101" ` + key, ""},
 		{"no key", "gate@headgate ssh-ed25519 AAAA", "line 1"},
 	} {
 		a, err := ParseAllowedSigners([]byte(c.file))

@@ -395,8 +395,8 @@ func (r *run) edit(ctx context.Context, edits map[string]tree.Edit) error {
 	return nil
 }
 
-// publish makes the gate commit visible: objects first, then the run record's
-// and the target's refs in one transaction, then the journal.
+// publish makes the gate commit visible: objects first, then the refs of the run
+// record, the notes and the target in one transaction, then the journal.
 func (r *run) publish(ctx context.Context, commit objects.OID) (result, error) {
 	r.journal.Gate, r.rec.Gate = commit.String(), commit.String()
 	if err := r.enter(lake.Publishing); err != nil {
@@ -406,14 +406,18 @@ func (r *run) publish(ctx context.Context, commit objects.OID) (result, error) {
 	if err != nil {
 		return result{}, r.refuse(ctx, err)
 	}
-	if err := r.q.Migrate(ctx); err != nil {
-		return result{}, r.refuse(ctx, fmt.Errorf("store the result: %w", err))
+	note, err := r.prove(ctx, commit, record)
+	if err != nil {
+		return result{}, r.refuse(ctx, err)
 	}
-	updates := append([]refs.Update{
-		{Name: r.target, Old: r.old, New: commit},
-		{Name: refs.Name(runsPrefix + r.id()), New: record},
-	}, r.moves...)
-	err = r.lake.Refs.Apply(ctx, updates, refs.Cause{Who: r.who.Name, Why: "run " + r.id() + ": published", When: r.gate.cfg.Now()})
+	err = r.gate.publish(ctx, r.lake, &publication{
+		commit: commit, note: note, q: r.q,
+		updates: append([]refs.Update{
+			{Name: r.target, Old: r.old, New: commit},
+			{Name: refs.Name(runsPrefix + r.id()), New: record},
+		}, r.moves...),
+		cause: refs.Cause{Who: r.who.Name, Why: "run " + r.id() + ": published", When: r.gate.cfg.Now()},
+	})
 	if err != nil {
 		return result{}, r.refuseSwap(ctx, err)
 	}

@@ -10,18 +10,21 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/hiddeco/sshsig"
 	"golang.org/x/crypto/ssh"
 
+	"github.com/headgate/headgate/hooks/proof"
 	"github.com/headgate/headgate/objects/gitobj"
 )
 
 // GateEmail is the committer of gate commits, and the principal that an
 // allowed-signers file names.
 const GateEmail = "gate@headgate"
+
+// gitNamespace is what git signs commits under.
+const gitNamespace = "git"
 
 // Signer signs commits as git does with gpg.format=ssh (PROTOCOL.sshsig,
 // namespace "git"). It is safe for concurrent use.
@@ -80,10 +83,10 @@ func newKey(path string) ([]byte, error) {
 }
 
 // AllowedSigners is the line of an allowed-signers file (ssh-keygen(1)) with
-// which "git verify-commit" accepts gate commits.
+// which "git verify-commit" accepts gate commits, and "ssh-keygen -Y verify" their proofs.
 func (s *Signer) AllowedSigners() string {
 	pub := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(s.key.PublicKey())))
-	return fmt.Sprintf(`%s namespaces="git" %s`, GateEmail, pub)
+	return fmt.Sprintf(`%s namespaces="%s,%s" %s`, GateEmail, gitNamespace, proof.Namespace, pub)
 }
 
 // Fingerprint is the gate key's, as ssh prints it.
@@ -91,73 +94,47 @@ func (s *Signer) Fingerprint() string { return ssh.FingerprintSHA256(s.key.Publi
 
 // Sign sets the commit's signature.
 func (s *Signer) Sign(c *gitobj.Commit) error {
-	sig, err := sshsig.Sign(bytes.NewReader(c.Payload()), s.key, sshsig.HashSHA512, "git")
+	sig, err := s.armored(gitNamespace, c.Payload())
 	if err != nil {
 		return fmt.Errorf("sign gate commit: %w", err)
 	}
-	c.GPGSig = string(sshsig.Armor(sig))
+	c.GPGSig = string(sig)
 	return nil
+}
+
+// Seal returns the note that proves a gate commit.
+func (s *Signer) Seal(st *proof.Statement) ([]byte, error) {
+	return proof.Seal(st, s.Fingerprint(), func(data []byte) ([]byte, error) { return s.armored(proof.Namespace, data) })
+}
+
+func (s *Signer) armored(namespace string, data []byte) ([]byte, error) {
+	sig, err := sshsig.Sign(bytes.NewReader(data), s.key, sshsig.HashSHA512, namespace)
+	if err != nil {
+		return nil, err
+	}
+	return sshsig.Armor(sig), nil
 }
 
 // Verify reports whether the commit carries this gate's signature.
-func (s *Signer) Verify(c *gitobj.Commit) error { return verifySignature(c, s.key.PublicKey()) }
-
-// AllowedSigners are the gate keys of an allowed-signers file.
-type AllowedSigners struct {
-	keys []ssh.PublicKey
-}
-
-// ParseAllowedSigners reads a file as gpg.ssh.allowedSignersFile names it
-// (ssh-keygen(1)). Lines for other principals than the gate are passed over; one
-// for the gate with an option that is not understood is an error, since it
-// restricts what the key may sign.
-func ParseAllowedSigners(text []byte) (*AllowedSigners, error) {
-	var a AllowedSigners
-	for i, line := range strings.Split(string(text), "\n") {
-		line = strings.TrimSpace(line)
-		principals, rest, _ := strings.Cut(line, " ")
-		if line == "" || strings.HasPrefix(line, "#") || !slices.Contains(strings.Split(principals, ","), GateEmail) {
-			continue
-		}
-		key, _, options, _, err := ssh.ParseAuthorizedKey([]byte(rest))
-		if err != nil {
-			return nil, fmt.Errorf("allowed signers, line %d: %w", i+1, err)
-		}
-		for _, o := range options {
-			name, value, _ := strings.Cut(o, "=")
-			if name != "namespaces" || !slices.Contains(strings.Split(strings.Trim(value, `"`), ","), "git") {
-				return nil, fmt.Errorf("allowed signers, line %d: the option %q is not one for signing commits of git", i+1, o)
-			}
-		}
-		a.keys = append(a.keys, key)
-	}
-	if len(a.keys) == 0 {
-		return nil, fmt.Errorf("allowed signers: no line for %s; ssh host gate-key prints it", GateEmail)
-	}
-	return &a, nil
-}
-
-// Verify reports whether the commit carries the signature of one of the keys.
-func (a *AllowedSigners) Verify(c *gitobj.Commit) error {
-	var err error
-	for _, key := range a.keys {
-		if err = verifySignature(c, key); err == nil {
-			return nil
-		}
-	}
-	return err
-}
-
-func verifySignature(c *gitobj.Commit, key ssh.PublicKey) error {
-	if c.GPGSig == "" {
-		return errors.New("commit is not signed")
-	}
-	sig, err := sshsig.Unarmor([]byte(c.GPGSig))
+func (s *Signer) Verify(c *gitobj.Commit) error {
+	sig, err := signatureOf(c)
 	if err != nil {
-		return fmt.Errorf("commit signature: %w", err)
+		return err
 	}
-	if err := sshsig.Verify(bytes.NewReader(c.Payload()), sig, key, sig.HashAlgorithm, "git"); err != nil {
+	if err := sshsig.Verify(bytes.NewReader(c.Payload()), sig, s.key.PublicKey(), sig.HashAlgorithm, gitNamespace); err != nil {
 		return fmt.Errorf("commit signature: %w", err)
 	}
 	return nil
+}
+
+// signatureOf reads the signature of a commit.
+func signatureOf(c *gitobj.Commit) (*sshsig.Signature, error) {
+	if c.GPGSig == "" {
+		return nil, errors.New("commit is not signed")
+	}
+	sig, err := sshsig.Unarmor([]byte(c.GPGSig))
+	if err != nil {
+		return nil, fmt.Errorf("commit signature: %w", err)
+	}
+	return sig, nil
 }

@@ -205,7 +205,7 @@ func (e *evaluation) prepareStanding(ctx context.Context, s *standing, at *plan.
 // it does not have them. Where no gate binds, nothing does.
 func (r *run) stand(ctx context.Context) error {
 	branch := strings.TrimPrefix(string(r.target), headsPrefix)
-	if r.base.IsZero() || r.policy.GateOf(branch) == policy.Off {
+	if r.standsAlone() {
 		return nil
 	}
 	pol, err := policyAt(ctx, r.q, r.base)
@@ -231,6 +231,11 @@ func (r *run) stand(ctx context.Context) error {
 	defer r.mu.Unlock()
 	r.warn(fmt.Sprintf("the verifiers of %s's tip cannot be read, so only the proposal's own judge it: %v", branch, err))
 	return nil
+}
+
+// standsAlone tells whether the proposal's own verifiers are all that judge it.
+func (r *run) standsAlone() bool {
+	return r.base.IsZero() || r.policy.GateOf(strings.TrimPrefix(string(r.target), headsPrefix)) == policy.Off
 }
 
 // showChanges tells the pusher and the record what the proposal does to the

@@ -84,7 +84,7 @@ func runServe(ctx context.Context, cfg serveConfig) (err error) {
 	defer closing("close tokens", tokens.Close)
 	gate := hooks.New(hooks.Config{
 		Runtime: exec.New(boxes, env, cfg.Budget, log), Signer: signer, Logger: log, People: keys.People,
-		TempDir: filepath.Join(cfg.Data, "tmp"), Ceiling: cfg.Ceiling,
+		TempDir: filepath.Join(cfg.Data, "tmp"), Ceiling: cfg.Ceiling, Versions: versions(cfg.Worker, env),
 	})
 	if err := recoverRuns(ctx, gate, lakes); err != nil {
 		return err
