@@ -38,73 +38,101 @@ type differ struct {
 	found []edit
 }
 
-func (d *differ) walk(ctx context.Context, was, is objects.OID, at string, twins []string) error {
-	if was == is {
+// pair is what a name is on both sides; a zero entry is nothing.
+type pair [2]gitobj.Entry
+
+// dirs are the trees of a pair, zero where there is none.
+func (p pair) dirs() (trees [2]objects.OID) {
+	for side, e := range p {
+		if e.Mode == gitobj.ModeTree {
+			trees[side] = e.OID
+		}
+	}
+	return trees
+}
+
+// file tells whether the pair is on some side anything but a directory.
+func (p pair) file() bool {
+	return p[0].Name != "" && p[0].Mode != gitobj.ModeTree || p[1].Name != "" && p[1].Mode != gitobj.ModeTree
+}
+
+// twin is a directory, or what might be one, that folds to the one that is walked.
+type twin struct {
+	path  string // ends with a slash
+	trees [2]objects.OID
+}
+
+// list returns what is in a directory on either side, by name.
+func (d *differ) list(ctx context.Context, trees [2]objects.OID) (map[string]pair, error) {
+	pairs := make(map[string]pair)
+	for side, oid := range trees {
+		entries, err := tree.List(ctx, d.r, oid)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range entries {
+			p := pairs[e.Name]
+			p[side] = e
+			pairs[e.Name] = p
+		}
+	}
+	return pairs, nil
+}
+
+func (d *differ) walk(ctx context.Context, trees [2]objects.OID, at string, twins []twin) error {
+	if trees[0] == trees[1] {
 		return nil
 	}
-	before, err := tree.List(ctx, d.r, was)
+	here, err := d.list(ctx, trees)
 	if err != nil {
 		return err
 	}
-	after, err := tree.List(ctx, d.r, is)
-	if err != nil {
-		return err
-	}
-	pairs := make(map[string][2]gitobj.Entry, len(before)+len(after))
-	spellings := make(map[string][]string) // fold -> names
-	add := func(name string) {
+	spellings := make(map[string][]twin) // fold of a name -> what folds to it, here and in the twins; without the last slash
+	add := func(dir, name string, p pair) {
 		fold := policy.Fold(name)
-		spellings[fold] = append(spellings[fold], name)
+		spellings[fold] = append(spellings[fold], twin{dir + name, p.dirs()})
 	}
-	for side, entries := range [][]gitobj.Entry{before, after} {
-		for _, e := range entries {
-			pair, seen := pairs[e.Name]
-			if !seen {
-				add(e.Name)
-			}
-			pair[side] = e
-			pairs[e.Name] = pair
+	for name, p := range here {
+		add(at, name, p)
+	}
+	for _, tw := range twins {
+		there, err := d.list(ctx, tw.trees)
+		if err != nil {
+			return err
+		}
+		for name, p := range there {
+			add(tw.path, name, p)
 		}
 	}
 	if at == "" {
 		for _, name := range guarded {
-			if _, there := pairs[name]; !there {
-				add(name)
+			if _, there := here[name]; !there {
+				add("", name, pair{})
 			}
 		}
 	}
-	for name, pair := range pairs {
-		if pair[0] == pair[1] || d.skip != nil && d.skip(at+name) {
+	for name, p := range here {
+		if p[0] == p[1] || d.skip != nil && d.skip(at+name) {
 			continue
 		}
-		var others []string
-		for _, twin := range twins {
-			others = append(others, twin+name)
-		}
-		for _, other := range spellings[policy.Fold(name)] {
-			if other != name {
-				others = append(others, at+other)
+		var paths []string
+		var below []twin
+		note := func(tw twin) {
+			if tw.path != at+name && !slices.Contains(paths, tw.path) && len(paths) < maxTwins {
+				paths = append(paths, tw.path)
+				below = append(below, twin{tw.path + "/", tw.trees})
 			}
 		}
-		others = others[:min(len(others), maxTwins)]
-		var dirs [2]objects.OID
-		file := false
-		for side, e := range pair {
-			switch {
-			case e.Mode == gitobj.ModeTree:
-				dirs[side] = e.OID
-			case e.Name != "":
-				file = true
-			}
+		for _, tw := range spellings[policy.Fold(name)] {
+			note(tw)
 		}
-		if file {
-			d.found = append(d.found, edit{at + name, others})
+		for _, tw := range twins { // where the same name would be
+			note(twin{path: tw.path + name})
 		}
-		below := make([]string, len(others))
-		for i, other := range others {
-			below[i] = other + "/"
+		if p.file() {
+			d.found = append(d.found, edit{at + name, paths})
 		}
-		if err := d.walk(ctx, dirs[0], dirs[1], at+name+"/", below); err != nil {
+		if err := d.walk(ctx, p.dirs(), at+name+"/", below); err != nil {
 			return err
 		}
 	}
@@ -128,7 +156,7 @@ func (r *run) edits(ctx context.Context) ([]edit, error) {
 		return nil, err
 	}
 	d := &differ{r: r.q, skip: func(path string) bool { return made[path] }}
-	if err := d.walk(ctx, r.baseTree, r.pushed, "", nil); err != nil {
+	if err := d.walk(ctx, [2]objects.OID{r.baseTree, r.pushed}, "", nil); err != nil {
 		return nil, err
 	}
 	for _, dir := range taken { // whoever puts a model in its place decides its rows

@@ -196,7 +196,7 @@ func differences(ctx context.Context, r objects.Reader, base, proposal objects.O
 		return nil, err
 	}
 	d := &differ{r: r, skip: func(path string) bool { return made[path] }}
-	if err := d.walk(ctx, was, c.Tree, "", nil); err != nil {
+	if err := d.walk(ctx, [2]objects.OID{was, c.Tree}, "", nil); err != nil {
 		return nil, err
 	}
 	slices.SortFunc(d.found, func(a, b edit) int { return cmp.Compare(a.path, b.path) })

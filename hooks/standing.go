@@ -13,6 +13,7 @@ import (
 	"github.com/headgate/headgate/hooks/policy"
 	"github.com/headgate/headgate/objects"
 	"github.com/headgate/headgate/objects/table"
+	"github.com/headgate/headgate/objects/tree"
 )
 
 // How a proposal changes a verifier of its target's tip.
@@ -73,7 +74,7 @@ func (e *evaluation) standingAt(ctx context.Context, settings *policy.Policy, op
 			err = errors.Join(err, s.sess.Close())
 		}
 	}()
-	moved, err := e.prepareStanding(ctx, s, at, open)
+	moved, err := e.movedVerifiers(ctx, s, at, open)
 	if err != nil {
 		return nil, err
 	}
@@ -102,6 +103,9 @@ func (e *evaluation) standingAt(ctx context.Context, settings *policy.Policy, op
 		}
 	}
 	s.touchModels(at.Models, e.plan.Models)
+	if err := e.prepareStanding(ctx, s, s.verifiers, open); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 
@@ -157,37 +161,25 @@ func sameCheck(a, b *plan.Verifier) bool {
 	})
 }
 
-// prepareStanding makes what the tip's Python verifiers run in, as the tip has it
-// locked, and returns those for which that is not what they would have in the
-// state: other packages can make another check of the same code.
-func (e *evaluation) prepareStanding(ctx context.Context, s *standing, at *plan.Plan, open func() *exec.Session) (map[*plan.Verifier]bool, error) {
-	python := &plan.Plan{}
-	for _, v := range at.Verifiers {
-		if v.Kind == plan.KindPython {
-			python.Verifiers = append(python.Verifiers, v)
-		}
-	}
-	if len(python.Verifiers) == 0 {
+// movedVerifiers returns the tip's Python verifiers that would run with other
+// packages in the state than at the tip: they can make another check of the same code.
+func (e *evaluation) movedVerifiers(ctx context.Context, s *standing, at *plan.Plan, open func() *exec.Session) (map[*plan.Verifier]bool, error) {
+	was, is := lockOID(ctx, e.store, e.baseTree), lockOID(ctx, e.store, e.tree)
+	if was == is {
 		return nil, nil
 	}
-	lock, err := lockAt(ctx, e.store, e.baseTree)
-	if err != nil {
-		return nil, err
-	}
-	s.sess = open()
-	problems, err := s.sess.Prepare(ctx, python, exec.Preparing{Lock: lock})
-	if err != nil {
-		return nil, err
-	}
-	if len(problems) > 0 {
-		return nil, &pyenv.Error{Text: strings.Join(problems, "; ")}
-	}
-	moved := make(map[*plan.Verifier]bool)
+	var same []*plan.Verifier
 	for i := range at.Verifiers {
 		v := &at.Verifiers[i]
-		if v.Kind != plan.KindPython || !slices.ContainsFunc(e.plan.Verifiers, func(o plan.Verifier) bool { return sameCheck(v, &o) }) {
-			continue
+		if v.Kind == plan.KindPython && slices.ContainsFunc(e.plan.Verifiers, func(o plan.Verifier) bool { return sameCheck(v, &o) }) {
+			same = append(same, v)
 		}
+	}
+	if err := e.prepareStanding(ctx, s, same, open); err != nil {
+		return nil, err
+	}
+	moved := make(map[*plan.Verifier]bool)
+	for _, v := range same {
 		was, err := s.sess.Environment(v)
 		if err != nil {
 			return nil, err
@@ -199,6 +191,40 @@ func (e *evaluation) prepareStanding(ctx context.Context, s *standing, at *plan.
 		moved[v] = was != is
 	}
 	return moved, nil
+}
+
+// lockOID returns the blob of a tree's headgate.lock, zero if there is none.
+func lockOID(ctx context.Context, r objects.Reader, root objects.OID) objects.OID {
+	e, err := tree.Lookup(ctx, r, root, pyenv.LockFile)
+	if err != nil {
+		return objects.OID{} // what is wrong with it is found when it is read
+	}
+	return e.OID
+}
+
+// prepareStanding makes what Python verifiers of the tip run in, as the tip has it locked.
+func (e *evaluation) prepareStanding(ctx context.Context, s *standing, verifiers []*plan.Verifier, open func() *exec.Session) error {
+	python := &plan.Plan{}
+	for _, v := range verifiers {
+		if v.Kind == plan.KindPython {
+			python.Verifiers = append(python.Verifiers, *v)
+		}
+	}
+	if len(python.Verifiers) == 0 {
+		return nil
+	}
+	lock, err := lockAt(ctx, e.store, e.baseTree)
+	if err != nil {
+		return err
+	}
+	if s.sess == nil {
+		s.sess = open()
+	}
+	problems, err := s.sess.Prepare(ctx, python, exec.Preparing{Lock: lock})
+	if err == nil && len(problems) > 0 {
+		err = &pyenv.Error{Text: strings.Join(problems, "; ")}
+	}
+	return err
 }
 
 // stand finds the verifiers of the target's tip that judge the proposal although

@@ -218,6 +218,19 @@ func runText(r lake.Run, rec *hooks.Record) string {
 	for _, warning := range rec.Warnings {
 		fmt.Fprintf(w, "warning\t%s\n", firstLine(warning))
 	}
+	if len(rec.PolicyChanges) > 0 {
+		fmt.Fprintf(w, "policy\tchanges %s\n", strings.Join(rec.PolicyChanges, ", "))
+	}
+	for _, v := range rec.VerifierChanges {
+		text := v.Change + " " + v.Name
+		if v.NotRun != "" {
+			text += "; the one at the tip did not judge: " + v.NotRun
+		}
+		fmt.Fprintf(w, "verifier\t%s\n", firstLine(text))
+	}
+	for _, a := range rec.Approvals {
+		fmt.Fprintf(w, "approvals\t%d of %d for %s\t%s\n", len(a.By), a.Count, a.Rule, strings.Join(a.By, ", "))
+	}
 	_ = w.Flush() // to memory
 	if len(rec.Models) > 0 {
 		fmt.Fprintln(&b, "\nmodels")
@@ -229,7 +242,11 @@ func runText(r lake.Run, rec *hooks.Record) string {
 	if len(rec.Verifiers) > 0 {
 		fmt.Fprintln(&b, "\nverifiers")
 		for _, v := range rec.Verifiers {
-			fmt.Fprintf(w, "  %s\t%s\t%d violating rows\t%s\n", v.Name, v.Status, v.Violations, note(v.Cached, v.Error, v.CostRecord))
+			name := v.Name
+			if v.Tip {
+				name += " (of the tip)"
+			}
+			fmt.Fprintf(w, "  %s\t%s\t%d violating rows\t%s\n", name, v.Status, v.Violations, note(v.Cached, v.Error, v.CostRecord))
 		}
 		_ = w.Flush()
 	}
