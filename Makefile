@@ -145,6 +145,10 @@ bench-tables: build venv need-git ## what snapshots and edits of them cost, and 
 bench-diff: build venv need-git ## a diff by rows of a table and of a large one, which is kept in .cache. DATA=file.parquet, ROWS=100000000
 	HEADGATE_PYTHON=$(CURDIR)/$(PYTHON) go run ./test/bench/tables -only diff -cache $(CURDIR)/$(CACHE)/bench -rounds $(or $(ROUNDS),9) -diff-rows $(or $(ROWS),100000000) $(if $(DATA),-data '$(abspath $(DATA))') $(if $(JSON),-json $(JSON))
 
+.PHONY: bench-merge
+bench-merge: build venv need-git ## three-way merges of the large table of bench-diff. DATA=file.parquet, ROWS=100000000
+	HEADGATE_PYTHON=$(CURDIR)/$(PYTHON) go run ./test/bench/tables -only merge -cache $(CURDIR)/$(CACHE)/bench -rounds $(or $(ROUNDS),5) -diff-rows $(or $(ROWS),100000000) $(if $(DATA),-data '$(abspath $(DATA))') $(if $(JSON),-json $(JSON))
+
 .PHONY: bench-transport
 bench-transport: build need-git need-ssh need-ssh-keygen ## clones, pushes and refs beside stock git: SIZE=256MiB SINGLE=4*SIZE ROUNDS=3 ONLY=words JSON=file DEFAULT=1 (slow)
 	go run ./test/bench/transport -cache $(CURDIR)/$(CACHE)/bench -size $(or $(SIZE),256MiB) $(if $(SINGLE),-single $(SINGLE)) -rounds $(or $(ROUNDS),3) \

@@ -25,6 +25,9 @@ var chunkScript string
 // editedRows is how many rows side by side the two versions differ by.
 const editedRows = 1000
 
+// edit changes editedRows rows of a chunk, so many rows behind its middle; the zero edit changes none.
+type edit struct{ by, behind int }
+
 // cost is what a program took, with all that it started.
 type cost struct {
 	wall, cpu time.Duration
@@ -132,14 +135,14 @@ func (b *bench) versions(ctx context.Context, chunks int) (lake string, rows int
 	}
 	all := make([]*table.Snapshot, chunks)
 	for i := range chunks {
-		if all[i], rows, err = b.chunk(ctx, i*rows, 0, dir); err != nil {
+		if all[i], rows, err = b.chunk(ctx, i*rows, edit{}, dir); err != nil {
 			return "", 0, err
 		}
 		fmt.Fprintf(os.Stderr, "bench: chunk %d of %d\n", i+1, chunks)
 	}
 	for _, message := range []string{"base", "edited"} {
 		if message == "edited" {
-			if all[chunks/2], _, err = b.chunk(ctx, chunks/2*rows, editedRows, dir); err != nil {
+			if all[chunks/2], _, err = b.chunk(ctx, chunks/2*rows, edit{by: 1}, dir); err != nil {
 				return "", 0, err
 			}
 		}
@@ -161,9 +164,13 @@ func (b *bench) versions(ctx context.Context, chunks int) (lake string, rows int
 }
 
 // chunk imports rows whose ids begin behind offset, and puts the parts into dir.
-func (b *bench) chunk(ctx context.Context, offset, edited int, dir string) (s *table.Snapshot, rows int, err error) {
+func (b *bench) chunk(ctx context.Context, offset int, e edit, dir string) (s *table.Snapshot, rows int, err error) {
 	path := filepath.Join(b.dir, "chunk.parquet")
-	text, err := output(ctx, b.dir, b.python, "-c", chunkScript, b.data, path, strconv.Itoa(b.rows), strconv.Itoa(offset), strconv.Itoa(edited))
+	edited := 0
+	if e.by != 0 {
+		edited = editedRows
+	}
+	text, err := output(ctx, b.dir, b.python, "-c", chunkScript, b.data, path, strconv.Itoa(b.rows), strconv.Itoa(offset), strconv.Itoa(edited), strconv.Itoa(e.by), strconv.Itoa(e.behind))
 	if err != nil {
 		return nil, 0, err
 	}

@@ -36,8 +36,8 @@ func main() {
 	b := &bench{}
 	flag.IntVar(&b.rounds, "rounds", 5, "imports and copies; the rate is of their medians")
 	flag.IntVar(&b.rows, "rows", 3_000_000, "rows of the table, if no -data is given")
-	flag.IntVar(&b.diffRows, "diff-rows", 100_000_000, "rows of the larger table that diff is measured on, made of copies of the data and kept in the cache")
-	only := flag.String("only", "", "diff: measure that instead of sizes and rates")
+	flag.IntVar(&b.diffRows, "diff-rows", 100_000_000, "rows of the larger table that diff and merge are measured on, made of copies of the data and kept in the cache")
+	only := flag.String("only", "", "diff or merge: measure that instead of sizes and rates")
 	flag.StringVar(&b.data, "data", "", "a Parquet file to measure with; else flights are made up")
 	flag.StringVar(&b.bin, "bin", "bin", "directory of headgate and headgate-worker")
 	flag.StringVar(&b.cache, "cache", ".cache/bench", "where versions and checkouts are made; they are removed at the end")
@@ -102,8 +102,10 @@ func (b *bench) run(ctx context.Context, only, out string) error {
 		err = b.sizesAndRate(ctx)
 	case "diff": // only if asked for: the large table takes minutes to make, and gigabytes
 		err = b.diffs(ctx)
+	case "merge":
+		err = b.merges(ctx)
 	default:
-		err = fmt.Errorf("-only %s: want diff, or nothing for sizes and rates", only)
+		err = fmt.Errorf("-only %s: want diff or merge, or nothing for sizes and rates", only)
 	}
 	return errors.Join(err, b.print(out))
 }
