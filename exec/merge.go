@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"slices"
 
 	"github.com/headgate/headgate/exec/protocol"
 	"github.com/headgate/headgate/exec/sandbox"
@@ -102,11 +101,13 @@ func (s *Session) merge(ctx context.Context, v Versions, plan *table.Merge, stag
 		job.Order.Merge.Base = columnsOf(v.Base)
 	}
 	byRows := len(plan.Conflicts) > 0
+	more := false // parts behind merged rows are left that are not staged
 	for i, seg := range plan.Segments {
 		byRows = byRows || seg.ByRows()
 		out := protocol.MergeSegment{Base: st.list(seg.Base, len(seg.Base)), Ours: st.list(seg.Ours, len(seg.Ours)), Theirs: st.list(seg.Theirs, len(seg.Theirs))}
 		if i > 0 && !seg.ByRows() && plan.Segments[i-1].ByRows() {
 			out.Staged = min(staged, len(seg.Keep))
+			more = more || out.Staged < len(seg.Keep)
 		}
 		out.Keep = st.list(seg.Keep, out.Staged)
 		job.Order.Merge.Segments = append(job.Order.Merge.Segments, out)
@@ -139,7 +140,7 @@ func (s *Session) merge(ctx context.Context, v Versions, plan *table.Merge, stag
 		return nil, false, fmt.Errorf("worker answered %s without saying how it went", job.Order.Op)
 	}
 	if m.Short {
-		if slices.ContainsFunc(job.Order.Merge.Segments, func(s protocol.MergeSegment) bool { return s.Staged < len(s.Keep) }) {
+		if more {
 			return nil, true, nil
 		}
 		return nil, false, fmt.Errorf("worker wants more parts than there are")

@@ -57,6 +57,9 @@ func (m *tableMerge) run(ctx context.Context, w workerFlag, stage string) (*tabl
 		if err != nil || !out.Short {
 			return out, err
 		}
+		if staged > len(m.ours.Parts)+len(m.theirs.Parts) {
+			return nil, errors.New("the worker wants more parts than there are")
+		}
 	}
 }
 
