@@ -96,6 +96,9 @@ type changeLine struct {
 
 // Next implements blame.Line.
 func (l *changeLine) Next() (blame.Change, bool, error) {
+	if l.ended {
+		return blame.Change{}, false, nil
+	}
 	if !l.out.Scan() {
 		l.ended = true
 		if err := errors.Join(l.out.Err(), l.cmd.Wait()); err != nil {

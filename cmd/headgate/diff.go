@@ -169,7 +169,7 @@ func (c *diffCmd) run(ctx context.Context, std streams) (differ bool, err error)
 	if !c.JSON && !c.Stat {
 		var pager *pager
 		if !c.NoPager && isTerminal(std.out) {
-			if pager, err = lake.page(ctx, std); err != nil {
+			if pager, err = lake.page(ctx, std, "diff"); err != nil {
 				return false, err
 			}
 		}

@@ -305,9 +305,9 @@ type pager struct {
 	in  *os.File
 }
 
-// page starts the pager that git diff would use; nil if there is none.
-func (c *checkout) page(ctx context.Context, std streams) (*pager, error) {
-	command, err := c.pagerOf(ctx)
+// page starts the pager that git would use for a command, diff or log; nil if there is none.
+func (c *checkout) page(ctx context.Context, std streams, of string) (*pager, error) {
+	command, err := c.pagerOf(ctx, of)
 	if err != nil || command == "" || command == "cat" {
 		return nil, err
 	}
@@ -332,9 +332,9 @@ func (c *checkout) page(ctx context.Context, std streams) (*pager, error) {
 	return p, nil
 }
 
-// pagerOf asks git: pager.diff may turn it off or name another one.
-func (c *checkout) pagerOf(ctx context.Context) (string, error) {
-	if own, err := c.gitOutput(ctx, "config", "--get", "pager.diff"); err == nil && os.Getenv("GIT_PAGER") == "" {
+// pagerOf asks git: pager.diff may turn it off or name another one, for diff.
+func (c *checkout) pagerOf(ctx context.Context, of string) (string, error) {
+	if own, err := c.gitOutput(ctx, "config", "--get", "pager."+of); err == nil && os.Getenv("GIT_PAGER") == "" {
 		switch own = strings.TrimSpace(own); own {
 		case "false", "no", "off", "0":
 			return "", nil

@@ -156,9 +156,9 @@ func TestLogReadsWhatCommitsSay(t *testing.T) {
 	oid := strings.Repeat("a", 40)
 	message := "Publish to main: x\n\nRun-Id: 01J9ZQ4T3N8Y6W2K5D7F0H1M9C\nBase: " + oid + "\nProposal: " + oid + "\nPushed-By: ada%0A\n" +
 		"Model: m code=c env=e in=t@s,u@s out=o rows=1234 cached=true\nVerifier: v%20w pass\n"
-	p := readCommit(oid + "\n2026-01-02T03:04:05Z\n" + message)
+	p := readCommit(oid + "\n2026-01-02T03:04:05Z\nAda\n" + message)
 	var out bytes.Buffer
-	p.print(&out)
+	p.print(&out, nil, "", "")
 	for _, want := range []string{"Publish to main: x", "pushed by ada?", "1,234 rows, cached  <- t, u", "v w", "pass"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("lacks %q:\n%s", want, &out)
@@ -168,9 +168,9 @@ func TestLogReadsWhatCommitsSay(t *testing.T) {
 		"Mine\n": "not a gate commit",
 		strings.Replace(message, "rows=1", "", 1): "cannot be read",
 	} {
-		p := readCommit(oid + "\n2026-01-02T03:04:05Z\n" + text)
+		p := readCommit(oid + "\n2026-01-02T03:04:05Z\nAda\n" + text)
 		out.Reset()
-		p.print(&out)
+		p.print(&out, nil, "", "")
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("lacks %q:\n%s", want, &out)
 		}
