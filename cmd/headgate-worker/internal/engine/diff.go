@@ -25,23 +25,21 @@ const (
 	newOnly    = `temp.main."new only"`
 	oldKeys    = `temp.main."old keys"` // pos, twin, k0, k1, ...
 	newKeys    = `temp.main."new keys"`
-	pairsTable = `temp.main."pairs"` // old_pos, new_pos (one may be NULL), and what orders them
-	shownTable = `temp.main."shown"` // seq, old_pos, new_pos: what is sent
-	oldRows    = `temp.main."old rows"`
+	pairsTable = `temp.main."pairs"`    // old_pos, new_pos (one may be NULL), and what orders them
+	shownTable = `temp.main."shown"`    // old_pos, new_pos, in order: what is sent
+	oldRows    = `temp.main."old rows"` // seq, number, o0, o1, ...: of a batch
 	newRows    = `temp.main."new rows"`
-	oldShifts  = `temp.main."old shifts"` // first, shift: where positions become row numbers
-	newShifts  = `temp.main."new shifts"`
 )
 
 // diffSide is one of the two inputs.
 type diffSide struct {
-	table                                protocol.Table
-	view                                 string
-	digests, only, keys, rowsTable, show string
-	position                             string   // its column in pairs and shown
-	starts                               []int64  // position of each file's first row, and of the end
-	digested                             []string // of a row, over the input's columns: equal where the rows are
-	key                                  []string // over the input's columns
+	table                          protocol.Table
+	view                           string
+	digests, only, keys, rowsTable string
+	starts                         []int64  // position of each file's first row, and of the end
+	firsts                         []int64  // number of each file's first row in its table, from 0
+	digested                       []string // of a row, over the input's columns: equal where the rows are
+	key                            []string // over the input's columns
 }
 
 // rowDiff is a diff under way.
@@ -100,11 +98,11 @@ func (d *rowDiff) open(ctx context.Context) error {
 	}
 	d.old = diffSide{
 		table: order.Inputs[0], view: "memory.main." + identifier(protocol.DiffOld), digests: oldDigests, only: oldOnly, keys: oldKeys,
-		rowsTable: oldRows, show: oldShifts, position: "old_pos",
+		rowsTable: oldRows,
 	}
 	d.new = diffSide{
 		table: order.Inputs[1], view: "memory.main." + identifier(protocol.DiffNew), digests: newDigests, only: newOnly, keys: newKeys,
-		rowsTable: newRows, show: newShifts, position: "new_pos",
+		rowsTable: newRows,
 	}
 	var oldParts, newParts []protocol.DiffParts
 	for _, r := range order.Diff.Ranges {
@@ -119,8 +117,7 @@ func (d *rowDiff) open(ctx context.Context) error {
 	return d.columns(ctx)
 }
 
-// place counts the rows of a side's files, and writes down where positions become
-// row numbers of the table.
+// place counts the rows of a side's files, and says where each begins.
 func (d *rowDiff) place(ctx context.Context, side *diffSide, parts []protocol.DiffParts) error {
 	rows := make(map[string]int64)
 	if files := side.table.Files; len(files) > 0 {
@@ -145,23 +142,22 @@ func (d *rowDiff) place(ctx context.Context, side *diffSide, parts []protocol.Di
 	for _, f := range side.table.Files {
 		side.starts = append(side.starts, side.starts[len(side.starts)-1]+rows[f])
 	}
-	values := []string{"(0, 0)"} // so that there is one
 	file := 0
 	for _, p := range parts {
 		if p.Parts < 0 || file+p.Parts > len(side.table.Files) {
 			return dataError("ranges of more parts than there are files")
 		}
-		if p.Parts > 0 {
-			values = append(values, fmt.Sprintf("(%d, %d)", side.starts[file], p.First-side.starts[file]))
+		row := p.First
+		for range p.Parts {
+			side.firsts = append(side.firsts, row)
+			row += rows[side.table.Files[file]]
+			file++
 		}
-		file += p.Parts
 	}
 	if file != len(side.table.Files) {
 		return dataError("ranges of %d parts, but there are %d files", file, len(side.table.Files))
 	}
-	// The last of those that begin at one position counts.
-	return d.db.exec(ctx, fmt.Sprintf("CREATE TEMP TABLE %s AS SELECT first::BIGINT AS first, arg_max(shift, rank)::BIGINT AS shift FROM (SELECT first, shift, row_number() OVER () AS rank FROM (VALUES %s) AS t(first, shift)) GROUP BY first",
-		side.show, strings.Join(values, ", ")))
+	return nil
 }
 
 // columns decides which column of one side is which of the other. A column that is
