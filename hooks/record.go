@@ -53,6 +53,9 @@ type Record struct {
 	Approvals []ApprovalRecord `json:"approvals,omitempty"`
 	// VerifierChanges are what the proposal does to the verifiers of the target's tip.
 	VerifierChanges []VerifierChange `json:"verifier_changes,omitempty"`
+	// Scores are of tables whose verifiers or columns the proposal changes, where the
+	// policy asks for one.
+	Scores []ScoreRecord `json:"scores,omitempty"`
 
 	logs     map[string][]byte      // by path in the record
 	failures map[string]objects.OID // by file name

@@ -200,6 +200,9 @@ func (r *run) judge(ctx context.Context) (objects.OID, error) {
 	if err := r.verify(ctx); err != nil {
 		return objects.OID{}, err
 	}
+	if err := r.score(ctx); err != nil {
+		return objects.OID{}, err
+	}
 	if r.opt.strict && len(r.rec.Warnings) > 0 {
 		return objects.OID{}, r.reject("warnings are failures under -o strict: " + r.rec.Warnings[0])
 	}

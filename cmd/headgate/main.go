@@ -49,6 +49,7 @@ type cli struct {
 	Conflicts conflictsCmd   `cmd:"" help:"List and resolve what both sides of a merge changed in tables."`
 	GitMerge  mergeDriverCmd `cmd:"" name:"git-merge" hidden:"" help:"What git calls to merge a table.json."`
 	Query     queryCmd       `cmd:"" help:"Ask a checkout's tables by SQL."`
+	Verifiers verifiersCmd   `cmd:"" help:"Score the verifiers of a checkout, and suggest some."`
 	Log       logCmd         `cmd:"" help:"Show what was published, and what each table was made from."`
 	Lineage   lineageCmd     `cmd:"" help:"Draw what a table was made from, up to the sources."`
 	Blame     blameCmd       `cmd:"" help:"Show which commit set each cell of a row."`
@@ -120,6 +121,7 @@ func run(ctx context.Context, args []string, std streams) (code int) {
 	var usage *usageError
 	var faults *faultsError
 	var differ *differError
+	var below *belowError
 	switch {
 	case err == nil:
 		return exitOK
@@ -131,7 +133,7 @@ func run(ctx context.Context, args []string, std streams) (code int) {
 	case errors.As(err, &usage):
 		fmt.Fprintf(std.err, "headgate: %v\nSee: headgate %s --help\n", err, parsed.Selected().Name)
 		return exitUsage
-	case errors.As(err, &faults):
+	case errors.As(err, &faults), errors.As(err, &below):
 		fmt.Fprintf(std.err, "headgate: %v\n", err)
 		return exitFaults
 	case ctx.Err() != nil:

@@ -177,9 +177,15 @@ func (b *builder) columnTest(name, column string, t Test, snapshots map[string]*
 		b.problem(b.settings.File, t.Line, "%v", err)
 		return
 	}
-	v.SQL = sql
+	v.SQL, v.Test = sql, &t
 	b.verify = append(b.verify, v)
 }
+
+// Compile returns the query of the rows of a table that violate a test of a column.
+func (t Test) Compile(table, column string) (string, error) { return columnSQL(table, column, t) }
+
+// KeySQL returns the query of the rows whose key is NULL or not their own.
+func KeySQL(table string, key []string) string { return keySQL(table, key) }
 
 // columnSQL returns the query of a test's violating rows, with all columns of the table.
 func columnSQL(name, column string, t Test) (string, error) {

@@ -144,6 +144,7 @@ type Verifier struct {
 	Clock         []protocol.ClockRead // see Model.Clock
 	Table, Column string               // of a column test or a rule
 
+	Test *Test // set for a column test
 	// Rule is set for a change rule. SQL then gives one row with its finding, and
 	// Evidence the rows that show it.
 	Rule     *Rule

@@ -81,10 +81,9 @@ type Rule struct {
 
 // phrase is a piece of SQL in a rule.
 type phrase struct {
-	rule   int // index into the rules
-	field  string
-	text   string
-	clocks []protocol.ClockRead
+	rule  int // index into the rules
+	field string
+	text  string
 }
 
 // tableRule is a rule and the table it is about.
@@ -244,23 +243,31 @@ func (b *builder) compileRule(r *tableRule, key []string) {
 		if rule.Name != "" {
 			v.Name += ":" + rule.Name
 		}
-		switch rule.Kind {
-		case RowCountChange:
-			v.SQL, v.Evidence = rowCountSQL(r.table, &rule, key)
-		case NullRateChange:
-			v.SQL, v.Evidence = nullRateSQL(r.table, column, &rule, key)
-		case DistributionChange:
-			v.SQL, v.Evidence = distributionSQL(r.table, column, &rule)
-		case Freshness:
-			v.SQL, v.Evidence = freshnessSQL(r.table, column, &rule)
-			if rule.MaxAge != nil {
-				v.Clock = append(v.Clock[:len(v.Clock):len(v.Clock)], protocol.ClockRead{Name: "now()", Line: 1, Column: 1})
-			}
-		case Reconcile:
-			v.SQL, v.Evidence = reconcileSQL(r.table, &rule)
-		case ImmutableHistory:
-			v.SQL, v.Evidence = historySQL(r.table, &rule, key)
+		v.SQL, v.Evidence = rule.Compile(r.table, column, key)
+		if rule.MaxAge != nil {
+			v.Clock = append(v.Clock[:len(v.Clock):len(v.Clock)], protocol.ClockRead{Name: "now()", Line: 1, Column: 1})
 		}
 		b.verify = append(b.verify, v)
 	}
+}
+
+// Compile returns the two queries of a rule about a table: its finding, which has a
+// row if the rule is violated, and the rows that show it. column is one of Columns
+// for kinds of which each column is a verifier; key is the rule's own or the table's.
+func (r *Rule) Compile(table, column string, key []string) (finding, evidence string) {
+	switch r.Kind {
+	case RowCountChange:
+		return rowCountSQL(table, r, key)
+	case NullRateChange:
+		return nullRateSQL(table, column, r, key)
+	case DistributionChange:
+		return distributionSQL(table, column, r)
+	case Freshness:
+		return freshnessSQL(table, column, r)
+	case Reconcile:
+		return reconcileSQL(table, r)
+	case ImmutableHistory:
+		return historySQL(table, r, key)
+	}
+	panic("no such rule: " + string(r.Kind)) // the policy has read it
 }

@@ -268,9 +268,10 @@ func historySQL(name string, r *Rule, key []string) (finding, evidence string) {
 		}
 		changed = strings.Join(terms, " OR ")
 	}
-	// A key that is there several times is told of by the table's key.
+	// A key that is there several times is told of by the table's key. The comparison is
+	// no part of the join: DuckDB would then compare each row with each.
 	rows := fmt.Sprintf("SELECT 'gone' AS \"what became of it\", %[5]s.* FROM %[1]s AS %[5]s ANTI JOIN %[2]s AS %[6]s ON %[3]s"+
-		" UNION ALL SELECT 'changed', %[5]s.* FROM %[1]s AS %[5]s SEMI JOIN %[2]s AS %[6]s ON %[3]s AND (%[4]s)", before, asNow(name), sameKey(b, n, key), changed, b, n)
+		" UNION ALL SELECT 'changed', %[5]s.* FROM %[1]s AS %[5]s JOIN %[2]s AS %[6]s ON %[3]s WHERE %[4]s", before, asNow(name), sameKey(b, n, key), changed, b, n)
 	finding = fmt.Sprintf(`SELECT format('{:,} gone and {:,} changed of the ', gone, changed) || %s AS finding, gone, changed
 FROM (SELECT count(*) FILTER (WHERE "what became of it" = 'gone') AS gone, count(*) FILTER (WHERE "what became of it" = 'changed') AS changed FROM (%s))
 WHERE gone + changed > 0`, text(about+"; allowed are 0"), rows)

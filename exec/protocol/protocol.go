@@ -28,6 +28,8 @@ const (
 	// OpVerify runs each query of Queries; its rows are violations -> Answer.Checks, and a
 	// file "<name>.parquet" for each query that has violations.
 	OpVerify Op = "verify"
+	// OpScore makes mutants of tables and runs verifiers over each -> Answer.Score.
+	OpScore Op = "score"
 	// OpProject cuts each input down to its Select and Filter -> one Parquet file each, and Answer.Projected.
 	OpProject Op = "project"
 	// OpTypes answers with what a table holds for each type of Types -> Answer.Types.
@@ -69,6 +71,8 @@ type Order struct {
 	Format  string   `json:"format,omitempty"`   // OpQuery: "table", "csv", "json" (lines), "parquet"; OpExport: all but the first, "arrow" (IPC file), "arrows" (IPC stream); OpDiff: "json", "parquet", or "" for the counts alone
 	MaxRows int64    `json:"max_rows,omitempty"` // OpQuery, OpDiff: send no more than so many rows; OpVerify: rows kept per violations file
 	Queries []Query  `json:"queries,omitempty"`  // OpTables, OpVerify
+
+	Score *Score `json:"score,omitempty"` // OpScore
 
 	Types []string `json:"types,omitempty"` // OpTypes: as somebody wrote them: "int", "text", "decimal(9,2)"
 
@@ -152,6 +156,7 @@ type Answer struct {
 	Rows     int64         `json:"rows,omitempty"`
 	Columns  []Column      `json:"columns,omitempty"` // OpQuery, OpPyModel
 	Declared []Declaration `json:"declared,omitempty"`
+	Score    *Scored       `json:"score,omitempty"`
 
 	Merged    *Merged      `json:"merged,omitempty"`    // OpMerge
 	Types     []string     `json:"types,omitempty"`     // OpTypes: DuckDB's names, one per type, in order

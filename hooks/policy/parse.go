@@ -63,6 +63,8 @@ func (d *document) policy(root ast.Node, p *Policy) {
 
 		"parameters": func(n ast.Node) { d.parameters(n, p) },
 		"secrets":    func(n ast.Node) { d.secrets(n, p) },
+
+		"min_verifier_score": func(n ast.Node) { p.MinVerifierScore = d.minScore(n) },
 	})
 }
 

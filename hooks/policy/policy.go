@@ -48,6 +48,9 @@ type Policy struct {
 	Parameters map[string]Parameter
 	// Secrets say which models get which of the lake's secrets, by its name.
 	Secrets map[string]Secret
+	// MinVerifierScore is the score that tables need whose verifiers, or whose columns, a push
+	// changes: 0 (none) to 1.
+	MinVerifierScore float64
 	// Grants are nil if the file has none: then everybody with a key may push to
 	// ungated branches and propose to gated ones. An empty list grants nothing.
 	Grants []Grant

@@ -311,3 +311,16 @@ func (d *document) bound(n ast.Node, where string) *plan.Bound {
 	}
 	return &b
 }
+
+// minScore reads a share: 80% or 0.8.
+func (d *document) minScore(n ast.Node) float64 {
+	b := d.bound(n, "min_verifier_score")
+	if b == nil {
+		return 0
+	}
+	if b.Value < 0 || b.Value > 1 {
+		d.Problem(n, "min_verifier_score is %s, want a share such as 80%%", b.Text)
+		return 0
+	}
+	return b.Value
+}

@@ -90,6 +90,7 @@ func (e *execution) answer(ctx context.Context, log io.Writer) (a *protocol.Answ
 		protocol.OpCut:      e.cut,
 		protocol.OpDescribe: e.describe,
 		protocol.OpVerify:   e.verify,
+		protocol.OpScore:    e.score,
 		protocol.OpQuery:    e.query,
 		protocol.OpExport:   e.export,
 		protocol.OpProject:  e.project,
