@@ -110,7 +110,7 @@ func Watchers(p *plan.Plan, s *protocol.Score, table string) []*plan.Verifier {
 // Narrow cuts a score down to what its targets need, for a push that waits for it, and
 // returns the tables to be bound: the targets, what models make of them again,
 // and what verifiers and these models read beside. Verifiers that see no target are dropped.
-func Narrow(s *protocol.Score) (tables []string) {
+func Narrow(p *plan.Plan, s *protocol.Score) (tables []string) {
 	s.MaxRows, s.MaxMutants = GateScoreRows, GateScoreMutants
 	low := func(name string) string { return strings.ToLower(strings.TrimPrefix(name, plan.BasePrefix)) }
 	changed, need := make(map[string]bool), make(map[string]string)
@@ -126,6 +126,13 @@ func Narrow(s *protocol.Score) (tables []string) {
 	}
 	sees := func(names []string) bool {
 		return slices.ContainsFunc(names, func(n string) bool { return changed[low(n)] })
+	}
+	for _, t := range s.Targets {
+		for _, v := range Watchers(p, s, t.Name) {
+			for _, in := range v.Inputs {
+				add(in.Table)
+			}
+		}
 	}
 	var models []protocol.ScoreQuery
 	for _, m := range s.Models {
@@ -181,9 +188,47 @@ func (s *Session) Score(ctx context.Context, score *protocol.Score, bound []Boun
 	if answer.Score == nil || len(answer.Score.Tables) != len(score.Targets) {
 		return nil, false, u, fmt.Errorf("asked to score %d tables, the answer is about others", len(score.Targets))
 	}
-	known.Key, known.Score = key.String(), answer.Score
-	s.remember(key, known)
+	// A copy as it is now: the caller adds what expectations say, which are not in the key.
+	entry, err := json.Marshal(struct {
+		Key   string           `json:"key"`
+		Score *protocol.Scored `json:"score"`
+	}{key.String(), answer.Score})
+	if err != nil {
+		return nil, false, u, err
+	}
+	s.remember(key, json.RawMessage(entry))
 	return answer.Score, false, u, nil
+}
+
+// ExpectCases puts an expectation's inputs into an order, as mutants have them. place tells where a
+// file that the worker sent is, by its name.
+func ExpectCases(order *protocol.Order, v *plan.Verifier, mutants []protocol.Mutant, place func(string) string) {
+	for _, m := range mutants {
+		var inputs []protocol.Table
+		for i, in := range v.Inputs {
+			inputs = append(inputs, protocol.Table{Name: in.Table, Param: in.Param, Files: []string{place(m.Files[i].Name)}, Columns: m.Files[i].Columns})
+		}
+		order.Cases = append(order.Cases, inputs)
+	}
+}
+
+// ExpectAnswers returns for each of n cases why the expectation refuses it, "" if it passes.
+func ExpectAnswers(answer *protocol.Answer, v *plan.Verifier, n int) ([]string, error) {
+	if len(answer.Checks) != n {
+		return nil, fmt.Errorf("expectation %s: %d answers to %d cases", v.Name, len(answer.Checks), n)
+	}
+	why := make([]string, n)
+	for i, c := range answer.Checks {
+		switch {
+		case c.Error != nil:
+			why[i] = "could not be evaluated: " + c.Error.Message
+		case c.Violations > 0 && c.Message != "":
+			why[i] = c.Message
+		case c.Violations > 0:
+			why[i] = "does not hold"
+		}
+	}
+	return why, nil
 }
 
 // Tally counts what became of mutants.

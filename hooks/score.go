@@ -57,7 +57,7 @@ func (r *run) score(ctx context.Context) error {
 	slices.Sort(targets)
 	score := exec.ScoreOf(r.plan, targets, keys)
 	var bound []exec.Bound
-	for _, name := range exec.Narrow(score) {
+	for _, name := range exec.Narrow(r.plan, score) {
 		t, ok := r.find(name)
 		if !ok {
 			continue // of a model that is not stored; a verifier that reads it is left out, and named
@@ -67,6 +67,9 @@ func (r *run) score(ctx context.Context) error {
 	started := time.Now()
 	words := r.listen("min_verifier_score", r.logLimit())
 	scored, cached, _, err := r.sess.Score(ctx, score, bound, words.sink())
+	if err == nil {
+		err = r.sess.ScoreExpectations(ctx, r.plan, score, scored, bound, words.sink())
+	}
 	words.close()
 	var f *exec.Failure
 	if errors.As(err, &f) {

@@ -8,10 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	goruntime "runtime"
 	"slices"
 	"strings"
-	"sync"
 
 	runtime "github.com/headgate/headgate/exec"
 	"github.com/headgate/headgate/exec/plan"
@@ -131,59 +129,60 @@ func (l *localExpectations) expectation(ctx context.Context, v *plan.Verifier, m
 	if plain < 0 {
 		return fmt.Errorf("expectation %s: the worker did not send its tables", v.Name)
 	}
-	run := func(m *protocol.Mutant) (string, error) { return l.run(ctx, v, m.Files, dir, library, code) }
-	if why, err := run(&all[plain]); err != nil || why != "" {
-		scored.Unsound = append(scored.Unsound, protocol.UnsoundCheck{Name: v.Name, Reason: why})
+	why, err := l.run(ctx, v, []protocol.Mutant{all[plain]}, dir, library, code)
+	if err != nil {
 		return err
 	}
-	all = slices.Delete(all, plain, plain+1)
-	errs := make([]error, len(all))
-	slots := make(chan struct{}, goruntime.NumCPU())
-	var wait sync.WaitGroup
-	for i := range all {
-		m := byName[all[i].Name]
-		if m == nil {
-			continue
-		}
-		if len(all[i].Files) == 0 { // a model fails on it, and so would the run
-			m.Status, m.By, m.Remedy = protocol.MutantKilled, v.Name, nil
-			continue
-		}
-		wait.Go(func() {
-			slots <- struct{}{}
-			defer func() { <-slots }()
-			var why string
-			if why, errs[i] = run(&all[i]); why != "" {
-				m.Status, m.By, m.Remedy = protocol.MutantKilled, v.Name, nil
-			}
-		})
+	if why[0] != "" {
+		scored.Unsound = append(scored.Unsound, protocol.UnsoundCheck{Name: v.Name, Reason: why[0]})
+		return nil
 	}
-	wait.Wait()
-	return errors.Join(errs...)
+	// A fresh process for them all: the call before has passed, so it needs nothing more.
+	all = slices.Delete(all, plain, plain+1)
+	kill := func(name string) {
+		if m := byName[name]; m != nil {
+			m.Status, m.By, m.Remedy = protocol.MutantKilled, v.Name, nil
+		}
+	}
+	var shown []protocol.Mutant
+	for _, m := range all {
+		switch {
+		case m.Status == protocol.MutantEquivalent:
+		case len(m.Files) == 0: // a model fails on it, and so would the run
+			kill(m.Name)
+		default:
+			shown = append(shown, m)
+		}
+	}
+	if len(shown) == 0 {
+		return nil
+	}
+	if why, err = l.run(ctx, v, shown, dir, library, code); err != nil {
+		return err
+	}
+	for i, m := range shown {
+		if why[i] != "" {
+			kill(m.Name)
+		}
+	}
+	return nil
 }
 
-// run calls an expectation once and returns why it refuses, "" if it passes.
-func (l *localExpectations) run(ctx context.Context, v *plan.Verifier, files []protocol.File, dir, library, code string) (string, error) {
+// run calls an expectation for each mutant, in one process, and returns why it refuses
+// each, "" if it passes.
+func (l *localExpectations) run(ctx context.Context, v *plan.Verifier, mutants []protocol.Mutant, dir, library, code string) ([]string, error) {
 	order := &protocol.Order{Op: protocol.OpPyExpect, Path: code, Module: v.Path, Function: v.Function, TempDir: dir}
-	for i, in := range v.Inputs {
-		order.Inputs = append(order.Inputs, protocol.Table{Name: in.Table, Param: in.Param, Files: []string{filepath.Join(dir, files[i].Name)}, Columns: files[i].Columns})
-	}
+	runtime.ExpectCases(order, v, mutants, func(name string) string { return filepath.Join(dir, name) })
 	cmd := exec.Command(l.python, "-m", "headgate._sandbox")
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "PYTHONPATH="+library, "PYTHONDONTWRITEBYTECODE=1", "HEADGATE_PREIMPORT=", "PYTHONHASHSEED=0")
 	answer, err := runOrder(ctx, cmd, l.python, order, nil, nil)
 	var bad *protocol.UserError
-	switch {
-	case errors.As(err, &bad):
-		return strings.TrimSpace(bad.Message), nil
-	case err != nil:
-		return "", err
-	case len(answer.Checks) != 1:
-		return "", fmt.Errorf("expectation %s: %d answers", v.Name, len(answer.Checks))
-	case answer.Checks[0].Error != nil:
-		return answer.Checks[0].Error.Message, nil
-	case answer.Checks[0].Violations > 0:
-		return max(answer.Checks[0].Message, "does not hold"), nil
+	if errors.As(err, &bad) { // it could not even be loaded
+		return slices.Repeat([]string{strings.TrimSpace(bad.Message)}, len(mutants)), nil
 	}
-	return "", nil
+	if err != nil {
+		return nil, err
+	}
+	return runtime.ExpectAnswers(answer, v, len(mutants))
 }

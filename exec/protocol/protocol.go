@@ -30,6 +30,8 @@ const (
 	OpVerify Op = "verify"
 	// OpScore makes mutants of tables and runs verifiers over each -> Answer.Score.
 	OpScore Op = "score"
+	// OpSuggest lists verifiers that hold of Score's targets -> Answer.Suggestions.
+	OpSuggest Op = "suggest"
 	// OpProject cuts each input down to its Select and Filter -> one Parquet file each, and Answer.Projected.
 	OpProject Op = "project"
 	// OpTypes answers with what a table holds for each type of Types -> Answer.Types.
@@ -104,6 +106,8 @@ type Order struct {
 	// of a SQL model. ParamTypes holds their types where one is declared (plan.ParamTypes).
 	Params     map[string]any    `json:"params,omitempty"`
 	ParamTypes map[string]string `json:"param_types,omitempty"`
+	// Cases (OpPyExpect) are the Inputs of several calls, which have a check each.
+	Cases [][]Table `json:"cases,omitempty"`
 	// Secrets are arguments whose values must not be repeated to anybody.
 	Secrets map[string]string `json:"secrets,omitempty"`
 
@@ -157,6 +161,8 @@ type Answer struct {
 	Columns  []Column      `json:"columns,omitempty"` // OpQuery, OpPyModel
 	Declared []Declaration `json:"declared,omitempty"`
 	Score    *Scored       `json:"score,omitempty"`
+
+	Suggestions []Suggestion `json:"suggestions,omitempty"`
 
 	Merged    *Merged      `json:"merged,omitempty"`    // OpMerge
 	Types     []string     `json:"types,omitempty"`     // OpTypes: DuckDB's names, one per type, in order

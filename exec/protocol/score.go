@@ -14,6 +14,8 @@ type Score struct {
 	Models []ScoreQuery `json:"models,omitempty"`
 	// Relations are columns whose values are those of another table's.
 	Relations []ScoreRelation `json:"relations,omitempty"`
+	// Parents are the tables to which columns may refer (OpSuggest).
+	Parents []string `json:"parents,omitempty"`
 	// Emit asks for mutants by name instead of running checks: for each the Inputs of
 	// Wanted, cut down, as files that Mutant.Files names.
 	Emit   []string `json:"emit,omitempty"`
@@ -100,4 +102,13 @@ type Remedy struct {
 	YAML string `json:"yaml,omitempty"` // for headgate.yaml
 	Path string `json:"path,omitempty"` // "verifiers/delay_range.sql"
 	SQL  string `json:"sql"`            // of the verifier, or what YAML comes to
+}
+
+// Suggestion is a verifier that holds of a table.
+type Suggestion struct {
+	Table  string `json:"table"`
+	Column string `json:"column,omitempty"`
+	Kind   string `json:"kind"` // "not_null", "range", ...
+	Says   string `json:"says"` // what it was inferred from
+	Remedy
 }

@@ -65,6 +65,8 @@ def _answer(order: Dict[str, Any], frames: Frames) -> Dict[str, Any]:
             return run.model(order, frames, user_files)
         if op == "py-expect":
             what = f"expectation {what}"
+            if order.get("cases"):
+                return run.expectations(order, user_files)
             return run.expectation(order, user_files)
     except BaseException as exc:  # SystemExit and KeyboardInterrupt too: they are the function's
         return {"error": errors.describe(exc, what, user_files)}
