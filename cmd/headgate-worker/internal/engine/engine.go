@@ -91,6 +91,7 @@ func (e *execution) answer(ctx context.Context, log io.Writer) (a *protocol.Answ
 		protocol.OpDescribe: e.describe,
 		protocol.OpVerify:   e.verify,
 		protocol.OpScore:    e.score,
+		protocol.OpSuggest:  e.suggest,
 		protocol.OpQuery:    e.query,
 		protocol.OpExport:   e.export,
 		protocol.OpProject:  e.project,

@@ -80,9 +80,7 @@ func (s *scoring) candidates(ctx context.Context, m *mutant) ([]protocol.Remedy,
 		add(sqlFile(t.name, "rows_are_there_once", "No row is there twice.",
 			fmt.Sprintf("SELECT *, count(*) AS times FROM %s GROUP BY ALL HAVING count(*) > 1", tableSQL(t.name))), nil)
 	case "truncate":
-		c := identifier(m.column)
-		add(sqlFile(t.name, m.column+"_has_no_gap", "Between the first day and the last, every day is there.",
-			fmt.Sprintf("SELECT unnest(generate_series(min(%[1]s)::DATE, max(%[1]s)::DATE, INTERVAL 1 DAY))::DATE AS missing FROM %[2]s\nEXCEPT\nSELECT %[1]s::DATE FROM %[2]s ORDER BY 1", c, tableSQL(t.name))), nil)
+		add(gapFile(t, m.column), nil)
 	case "stale":
 		zero := plan.Rule{Kind: plan.Freshness, Columns: []string{m.column}, Advance: new(time.Duration)}
 		add(rule(t, m.column, zero, "freshness: {column: "+scalar(m.column)+", advance: 0}"))
@@ -250,6 +248,13 @@ func rangeFile(t *original, p *columnProfile, room float64) (protocol.Remedy, bo
 	}
 	return sqlFile(t.name, p.Name+"_in_range", fmt.Sprintf("%s is in the range that it %s: %s to %s.", p.Name, says, p.least.String, p.most.String),
 		fmt.Sprintf("SELECT * FROM %s WHERE %s NOT BETWEEN %s AND %s", tableSQL(t.name), identifier(p.Name), from, to)), true
+}
+
+// gapFile is a remedy that wants every day between the first and the last.
+func gapFile(t *original, column string) protocol.Remedy {
+	return sqlFile(t.name, column+"_has_no_gap", "Between the first day and the last, every day is there.",
+		fmt.Sprintf("SELECT unnest(generate_series(min(%[1]s)::DATE, max(%[1]s)::DATE, INTERVAL 1 DAY))::DATE AS missing FROM %[2]s\nEXCEPT\nSELECT %[1]s::DATE FROM %[2]s ORDER BY 1",
+			identifier(column), tableSQL(t.name)))
 }
 
 var unfit = regexp.MustCompile(`[^a-z0-9]+`)

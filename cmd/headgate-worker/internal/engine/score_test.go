@@ -159,7 +159,7 @@ func TestRemedies(t *testing.T) {
 	few := checks.Value.String() == checks.DefValue
 	if few {
 		defer func(old string) { _ = checks.Value.Set(old) }(checks.Value.String())
-		if err := checks.Value.Set("12"); err != nil {
+		if err := checks.Value.Set("4"); err != nil {
 			t.Fatal(err)
 		}
 	}
