@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"github.com/headgate/headgate/exec/protocol"
 )
 
@@ -99,4 +101,40 @@ func wrong(t *testing.T, order *protocol.Order) *protocol.UserError {
 		t.Fatalf("%s works", order.SQL)
 	}
 	return a.Error
+}
+
+// Whatever the text, quotes are all that is added, around whole names, and outside of
+// what is quoted already.
+func TestPropertyQuotesAreAllThatIsAdded(t *testing.T) {
+	words := []string{"FROM ", "JOIN ", "t", "ns.", "@", "@{", "}", "v1", "~2", "^", "/", "-", "--", "/*", "*/", "'", `"`, ",", "(", ")", " ", "\n", "$$", "é", ";", "HEAD"}
+	rapid.Check(t, func(t *rapid.T) {
+		sql := strings.Join(rapid.SliceOfN(rapid.SampledFrom(words), 0, 25).Draw(t, "words"), "")
+		names := bareNames(sql)
+		quoted, marks := quoteSpans(sql, names)
+		if len(marks) != 2*len(names) || !slices.IsSorted(marks) {
+			t.Fatalf("%q: marks %v of %v", sql, marks, names)
+		}
+		back := []byte(quoted)
+		for i := len(marks) - 1; i >= 0; i-- {
+			if back[marks[i]] != '"' {
+				t.Fatalf("%q: %q has no quote at %d", sql, quoted, marks[i])
+			}
+			back = slices.Delete(back, marks[i], marks[i]+1)
+		}
+		if string(back) != sql {
+			t.Fatalf("%q became %q", sql, quoted)
+		}
+		inText := make([]bool, len(sql))
+		for _, tok := range scan(sql) {
+			for i := tok.start; tok.text == "" && i < tok.end; i++ {
+				inText[i] = true
+			}
+		}
+		for _, n := range names {
+			name := sql[n.start:n.end]
+			if strings.ContainsAny(name, "\"'\n") || !strings.Contains(name, "@") || inText[n.start] {
+				t.Fatalf("%q: %q is no name", sql, name)
+			}
+		}
+	})
 }
