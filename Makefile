@@ -52,7 +52,7 @@ $(VENV)/.ready: test/requirements.txt | need-python3
 	touch $@
 
 .PHONY: test
-test: vet lint unit python abuse conformance readers e2e memory ## everything that CI checks
+test: vet lint unit model python abuse conformance readers e2e memory ## everything that CI checks
 
 .PHONY: vet
 vet: need-gcc need-g++
@@ -71,6 +71,10 @@ unit: build venv need-ssh need-ssh-keygen ## unit tests under the race detector,
 	HEADGATE_UV=$(CURDIR)/$(UV) go test -race $$(go list ./... | grep -vE '$(NO_RACE)')
 	$(AS_BUILT) go test ./cmd/headgate ./exec/sandbox/runsc
 	HEADGATE_PYTHON=$(CURDIR)/$(PYTHON) go test ./exec/sandbox
+
+.PHONY: model
+model: ## every state of the gate's protocol, and the real gate held against it (docs/model.md). LARGE=1 takes minutes
+	go test -count=1 -timeout 60m ./test/model $(if $(LARGE),-large)
 
 .PHONY: python
 python: venv lint-venv ## types and tests of the Python SDK
