@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/go-git/go-git/v5/plumbing"
+
 	"github.com/headgate/headgate/exec/tablediff"
 	"github.com/headgate/headgate/objects/table"
 )
@@ -24,8 +26,15 @@ type gitDiffCmd struct {
 	Args []string `arg:"" passthrough:"all" help:"path old-file old-hex old-mode new-file new-hex new-mode"`
 }
 
+// noLazyFetch keeps git from fetching what a partial clone lacks, one object at a
+// time, for a text. It fetched what differs before. Git before 2.45 does not know it.
+func noLazyFetch() error { return os.Setenv("GIT_NO_LAZY_FETCH", "1") }
+
 // Run prints the rows that differ.
 func (c *gitDiffCmd) Run(ctx context.Context, std streams) error {
+	if err := noLazyFetch(); err != nil {
+		return err
+	}
 	file := c.Args[0]
 	dir := path.Dir(filepath.ToSlash(file))
 	if len(c.Args) < 7 {
@@ -161,12 +170,17 @@ const (
 	// textParts is how many parts are, of a larger table: those that the newest
 	// commits changed.
 	textParts = 64
-	// textCommits is how many commits are looked at for that.
-	textCommits = 1000
+	// textVersions is how many versions of it are looked at for that, among those of
+	// the newest textCommits commits that changed a table.
+	textVersions = 32
+	textCommits  = 1000
 )
 
 // Run prints the table as text.
 func (c *gitTextCmd) Run(ctx context.Context, std streams) error {
+	if err := noLazyFetch(); err != nil {
+		return err
+	}
 	data, err := os.ReadFile(c.File)
 	if err != nil {
 		return err
@@ -194,7 +208,7 @@ func (c *gitTextCmd) text(ctx context.Context, out io.Writer, data []byte) error
 	for i, name := range t.names {
 		t.parts[i] = place{path: filepath.Join(filepath.Dir(c.File), name)}
 	}
-	list, err := lake.listed(ctx, t)
+	list, err := lake.listed(ctx, t, data)
 	if err != nil {
 		return err
 	}
@@ -239,8 +253,9 @@ func (c *gitTextCmd) text(ctx context.Context, out io.Writer, data []byte) error
 }
 
 // listed says which of a table's parts have their rows in its text: all of a small
-// table, and of a larger one those that recent commits took out or put in.
-func (c *checkout) listed(ctx context.Context, t *tableState) (map[string]bool, error) {
+// table, and of a larger one those that the newest versions took out or put in. data
+// is its table.json.
+func (c *checkout) listed(ctx context.Context, t *tableState, data []byte) (map[string]bool, error) {
 	list := make(map[string]bool, len(t.names))
 	if t.snapshot.Rows() <= textRows {
 		for _, name := range t.names {
@@ -248,44 +263,100 @@ func (c *checkout) listed(ctx context.Context, t *tableState) (map[string]bool, 
 		}
 		return list, nil
 	}
-	log, err := c.gitOutput(ctx, "log", "--all", "-m", "--raw", "-z", "--no-abbrev", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-show-signature",
-		"--format=tformat:commit", fmt.Sprintf("--max-count=%d", textCommits), "--", table.Root)
+	changes, err := c.versions(ctx)
 	if err != nil {
 		return nil, err
 	}
-	changed := make(map[string][]string) // of one commit: the parts of a table that was there before
-	edited := make(map[string]bool)
-	left := textParts
-	take := func() {
-		for dir, names := range changed {
-			if edited[dir] && len(names) <= left {
-				for _, n := range names {
-					if !list[n] {
-						list[n] = true
-						left--
+	b, err := c.contents(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer b.close()
+	seen := make(map[string]map[string]bool)
+	parts := func(oid string) map[string]bool { // of a version; nil of one that cannot be read
+		names, ok := seen[oid]
+		if !ok {
+			if text, err := b.read(oid, table.MaxBytes); err == nil {
+				if s, err := table.ParseOutline(text); err == nil {
+					names = make(map[string]bool, len(s.Parts))
+					for _, p := range s.Parts {
+						names[p.File] = true
 					}
 				}
 			}
+			seen[oid] = names
 		}
-		clear(changed)
-		clear(edited)
+		return names
 	}
+	dir := dirOf(changes, plumbing.ComputeHash(plumbing.BlobObject, data).String())
+	for _, v := range changes {
+		if dir != "" || len(t.names) == 0 {
+			break
+		}
+		// It was not committed: it is the table that has its first part.
+		if parts(v.was)[t.names[0]] || parts(v.is)[t.names[0]] {
+			dir = v.dir
+		}
+	}
+	looked := 0
+	for _, v := range changes {
+		if v.dir != dir {
+			continue
+		}
+		if looked++; looked > textVersions || len(list) >= textParts {
+			break
+		}
+		var fresh []string
+		was, is := parts(v.was), parts(v.is)
+		if was == nil || is == nil {
+			continue
+		}
+		for _, pair := range [][2]map[string]bool{{was, is}, {is, was}} {
+			for name := range pair[0] {
+				if !pair[1][name] && !list[name] {
+					fresh = append(fresh, name)
+				}
+			}
+		}
+		if len(list)+len(fresh) <= textParts {
+			for _, name := range fresh {
+				list[name] = true
+			}
+		}
+	}
+	return list, nil
+}
+
+// versionChange is a commit's change of the table.json of a directory: two blobs.
+type versionChange struct{ dir, was, is string }
+
+func dirOf(changes []versionChange, oid string) string {
+	for _, v := range changes {
+		if v.was == oid || v.is == oid {
+			return v.dir
+		}
+	}
+	return ""
+}
+
+// versions lists what the newest commits of all refs did to tables that were there, the
+// newest first.
+func (c *checkout) versions(ctx context.Context) ([]versionChange, error) {
+	log, err := c.gitOutput(ctx, "log", "--all", "-m", "--raw", "-z", "--no-abbrev", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-show-signature",
+		"--diff-filter=M", "--format=tformat:", fmt.Sprintf("--max-count=%d", textCommits), "--", ":(glob)"+table.Root+"/**/"+table.FileName)
+	if err != nil {
+		return nil, err
+	}
+	var changes []versionChange
 	fields := strings.Split(log, "\x00")
-	for i := 0; i < len(fields); i++ {
-		meta := strings.TrimLeft(fields[i], "\n")
-		if !strings.HasPrefix(meta, ":") || i+1 == len(fields) {
-			take()
+	for i := 0; i+1 < len(fields); i++ {
+		meta, ok := strings.CutPrefix(strings.TrimLeft(fields[i], "\n"), ":")
+		raw := strings.Fields(meta) // modes, oids, status
+		if !ok || len(raw) != 5 {
 			continue
 		}
 		i++
-		dir, base := path.Split(fields[i])
-		switch {
-		case base == table.FileName:
-			edited[dir] = edited[dir] || strings.HasSuffix(meta, " M")
-		case strings.HasSuffix(base, ".parquet"):
-			changed[dir] = append(changed[dir], base)
-		}
+		changes = append(changes, versionChange{path.Dir(fields[i]), raw[2], raw[3]})
 	}
-	take()
-	return list, nil
+	return changes, nil
 }
