@@ -24,6 +24,8 @@ type keyedMerge struct {
 	*execution
 	key     []string
 	columns []mergeColumn
+	// clashing are the columns with cells in conflict, by number.
+	clashing []bool
 }
 
 // mergeKeyed fills mergedTable with the merged rows, in the key's order within
@@ -34,14 +36,19 @@ func (e *execution) mergeKeyed(ctx context.Context, key []string) (*protocol.Mer
 	if err := k.loadSides(ctx); err != nil {
 		return nil, err
 	}
+	create := "CREATE TABLE " + conflictedTable + " AS SELECT * FROM (" + k.joined() + ") WHERE " + k.conflict()
+	if err := e.db.exec(ctx, create); err != nil {
+		return nil, fileError(err)
+	}
+	if len(e.order.Merge.Rules) > 0 {
+		if err := k.findClashes(ctx); err != nil {
+			return nil, err
+		}
+	}
 	for i := range e.order.Merge.Rules {
 		if err := k.checkRule(ctx, &e.order.Merge.Rules[i]); err != nil {
 			return nil, err
 		}
-	}
-	create := "CREATE TABLE " + conflictedTable + " AS SELECT * FROM (" + k.joined() + ") WHERE " + k.conflict()
-	if err := e.db.exec(ctx, create); err != nil {
-		return nil, fileError(err)
 	}
 	merged, err := k.listConflicts(ctx)
 	if err != nil || merged.Conflicts > 0 {
@@ -235,7 +242,7 @@ func (k *keyedMerge) values(resolved bool) string {
 		default:
 			value = fmt.Sprintf("CASE WHEN NOT in_t THEN %s WHEN NOT in_o THEN %s WHEN %s THEN %s ELSE %s END", o, t, differs(o, b, c.Type), o, t)
 		}
-		if cell := k.cell(i); resolved && cell != "" {
+		if cell := k.cell(i); resolved && cell != "" && len(k.order.Merge.Rules) > 0 && k.clashing[i] {
 			var decided strings.Builder
 			for n, r := range k.order.Merge.Rules {
 				if r.Column != "" && r.Column != c.Name {

@@ -26,15 +26,33 @@ func (k *keyedMerge) checkRule(ctx context.Context, r *protocol.MergeRule) error
 			return ruleError(err)
 		}
 	}
-	for _, c := range k.columns {
+	for i, c := range k.columns {
 		if r.SQL == "" || c.key || c.dropped() || r.Column != "" && r.Column != c.Name {
 			continue
+		}
+		if r.Column == "" && !k.clashing[i] {
+			continue // an expression for all is one for all that are in conflict
 		}
 		cell := fmt.Sprintf("SELECT %[1]s, CAST(NULL AS %[2]s) AS base, CAST(NULL AS %[2]s) AS ours, CAST(NULL AS %[2]s) AS theirs", k.noKey(), c.Type)
 		if _, err := k.db.describeQuery(ctx, "SELECT ("+r.SQL+"\n) FROM ("+cell+") AS cell"); err != nil {
 			u := ruleError(err)
 			u.Message = fmt.Sprintf("column %q: %s", c.Name, u.Message)
 			return u
+		}
+	}
+	return nil
+}
+
+// findClashes tells which columns have cells in conflict.
+func (k *keyedMerge) findClashes(ctx context.Context) error {
+	k.clashing = make([]bool, len(k.columns))
+	for i := range k.columns {
+		cell := k.cell(i)
+		if cell == "" {
+			continue
+		}
+		if err := k.db.conn.QueryRowContext(ctx, "SELECT count(*) > 0 FROM "+conflictedTable+" WHERE in_o AND in_t AND "+cell).Scan(&k.clashing[i]); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -318,6 +318,16 @@ func TestMergeRules(t *testing.T) {
 	}
 }
 
+// An expression for all columns need make sense only for those that are in conflict.
+func TestMergeRuleForColumnsInConflict(t *testing.T) {
+	bench := newMergeBench(t)
+	v := func(a string) version { return bench.cut(t, values("id, a, b", "1, "+a+", 'x'"), "id") }
+	r := bench.merge(t, v("10"), v("11"), v("12"), protocol.MergeRule{SQL: "ours * 100 + theirs"})
+	if got, want := bench.rowsOf(t, r.version), []string{"1/1112/x"}; !slices.Equal(got, want) {
+		t.Errorf("rows %q, want %q", got, want)
+	}
+}
+
 // panicking takes a failure for what is expected.
 type panicking struct{}
 
