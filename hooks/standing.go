@@ -250,7 +250,7 @@ func (r *run) stand(ctx context.Context) error {
 		return nil
 	case !errors.As(err, &code) && !errors.As(err, &bad) && !errors.As(err, &env) && !errors.As(err, &f):
 		return fmt.Errorf("verifiers of the tip: %w", err)
-	case r.baseVerified && !r.who.Admin:
+	case (r.baseVerified || r.binding() && r.policy.Grants != nil) && !r.who.Admin:
 		return r.reject(fmt.Sprintf("the verifiers of %s's tip could not run, so nothing can be held against them: %v; an administrator can push a state in which they can be read", branch, err))
 	}
 	r.mu.Lock()

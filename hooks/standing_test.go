@@ -209,3 +209,18 @@ func TestReplayOfVerifiersOfTheTip(t *testing.T) {
 		t.Error("the tip's verifier fails, and the replay is equal")
 	}
 }
+
+// A tip that no gate has seen may be anything. Where grants bind, it takes an
+// administrator to go on from one whose verifiers cannot be read.
+func TestTipWhoseVerifiersCannotBeRead(t *testing.T) {
+	r := newRig(t)
+	r.must(r.toMain(with(base(), PolicyFile, "branches: {main: {gate: off}}\n")))
+	broken := with(base(), PolicyFile, grants, "models/two.sql", "SELECT n FROM nowhere")
+	r.must(r.toMain(broken))
+	fixed := with(base(), PolicyFile, grants)
+	r.refused(r.as(ada, mainRef, fixed, r.tip(mainRef)), "the verifiers of main's tip could not run, so nothing can be held against them")
+	r.must(r.as(op, mainRef, fixed, r.tip(mainRef)))
+	if rec := r.record(lake.Published); len(rec.Warnings) == 0 || !strings.Contains(rec.Warnings[0], "the verifiers of main's tip cannot be read") {
+		t.Errorf("warnings: %q", rec.Warnings)
+	}
+}

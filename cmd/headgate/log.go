@@ -52,7 +52,8 @@ type published struct {
 	Base      string              `json:"base,omitempty"`
 	Proposal  string              `json:"proposal,omitempty"`
 	PushedBy  string              `json:"pushed_by,omitempty"`
-	Tables    []*changedTable     `json:"tables,omitempty"` // that it changed
+	Approved  []string            `json:"approved_by,omitempty"` // if it took approvals
+	Tables    []*changedTable     `json:"tables,omitempty"`      // that it changed
 	Models    []publishedModel    `json:"models,omitempty"`
 	Verifiers []publishedVerifier `json:"verifiers,omitempty"`
 	Problem   string              `json:"problem,omitempty"` // trailers that cannot be read
@@ -282,7 +283,7 @@ func readCommit(text string) published {
 		p.Problem = err.Error()
 		return p
 	}
-	p.RunID, p.Base, p.Proposal, p.PushedBy = g.RunID, g.Base.String(), g.Proposal.String(), g.PushedBy
+	p.RunID, p.Base, p.Proposal, p.PushedBy, p.Approved = g.RunID, g.Base.String(), g.Proposal.String(), g.PushedBy, g.ApprovedBy
 	for _, m := range g.Models {
 		inputs := make(map[string]string, len(m.Inputs))
 		for _, in := range m.Inputs {
@@ -313,7 +314,11 @@ func (p *published) print(w io.Writer, only map[string]bool, color, reset string
 	case p.RunID == "":
 		fmt.Fprintf(w, "    not a gate commit, by %s\n", visible(p.Author))
 	default:
-		fmt.Fprintf(w, "    run %s, pushed by %s, proposal %s\n", p.RunID, visible(p.PushedBy), p.Proposal[:10])
+		approved := ""
+		if len(p.Approved) > 0 {
+			approved = ", approved by " + visible(strings.Join(p.Approved, ", "))
+		}
+		fmt.Fprintf(w, "    run %s, pushed by %s%s, proposal %s\n", p.RunID, visible(p.PushedBy), approved, p.Proposal[:10])
 	}
 	shown := func(name string) bool { return len(only) == 0 || only[name] }
 	width := 20
@@ -340,7 +345,11 @@ func (p *published) print(w io.Writer, only map[string]bool, color, reset string
 		return
 	}
 	for _, v := range p.Verifiers {
-		fmt.Fprintf(w, "    verifier  %-*s %s\n", width, visible(v.Name), visible(v.Result))
+		of := ""
+		if v.AtBase {
+			of = ", as it was at the base"
+		}
+		fmt.Fprintf(w, "    verifier  %-*s %s%s\n", width, visible(v.Name), visible(v.Result), of)
 	}
 }
 

@@ -250,6 +250,10 @@ func (p *Policy) unnumbered() *Policy {
 			columns[column] = c
 		}
 		t.Columns = columns
+		t.Rules = slices.Clone(t.Rules)
+		for i := range t.Rules {
+			t.Rules[i].Line = 0
+		}
 		q.Tables[name] = t
 	}
 	return &q
