@@ -230,7 +230,6 @@ func (e *evaluation) prepareStanding(ctx context.Context, s *standing, verifiers
 // stand finds the verifiers of the target's tip that judge the proposal although
 // it does not have them. Where no gate binds, nothing does.
 func (r *run) stand(ctx context.Context) error {
-	branch := strings.TrimPrefix(string(r.target), headsPrefix)
 	if r.standsAlone() {
 		return nil
 	}
@@ -251,11 +250,11 @@ func (r *run) stand(ctx context.Context) error {
 	case !errors.As(err, &code) && !errors.As(err, &bad) && !errors.As(err, &env) && !errors.As(err, &f):
 		return fmt.Errorf("verifiers of the tip: %w", err)
 	case (r.baseVerified || r.binding() && r.policy.Grants != nil) && !r.who.Admin:
-		return r.reject(fmt.Sprintf("the verifiers of %s's tip could not run, so nothing can be held against them: %v; an administrator can push a state in which they can be read", branch, err))
+		return r.reject(fmt.Sprintf("the verifiers of %s could not run, so nothing can be held against them: %v; an administrator can push a state in which they can be read", r.stands(), err))
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.warn(fmt.Sprintf("the verifiers of %s's tip cannot be read, so only the proposal's own judge it: %v", branch, err))
+	r.warn(fmt.Sprintf("the verifiers of %s cannot be read, so only the proposal's own judge it: %v", r.stands(), err))
 	return nil
 }
 
@@ -298,6 +297,9 @@ func (r *run) standingGroups(ctx context.Context) (groups [][]exec.Checked, reas
 			change.NotRun = tablesUnchanged
 		default:
 			run = append(run, v)
+		}
+		if change.NotRun != "" {
+			r.say.line("verify", v.Name, "as it is at the tip, it has nothing to judge: %s", change.NotRun)
 		}
 	}
 	groups, err = r.group(ctx, run)
@@ -346,8 +348,15 @@ func (e *evaluation) find(name string) (*exec.Table, bool) {
 
 // standingError is why a verifier of the tip that cannot be evaluated refuses.
 func (r *run) standingError(v *plan.Verifier, why string) string {
-	return fmt.Sprintf("verifier %s of %s's tip could not run on this state: %s; %s",
-		v.Name, strings.TrimPrefix(string(r.target), headsPrefix), why, fixVerifierFirst)
+	return fmt.Sprintf("verifier %s of %s could not run on this state: %s; %s", v.Name, r.stands(), why, fixVerifierFirst)
+}
+
+// stands is where the verifiers are that stand although the proposal lacks them.
+func (r *run) stands() string {
+	if r.old.IsZero() {
+		return "the base on main" // of a new branch
+	}
+	return strings.TrimPrefix(string(r.target), headsPrefix) + "'s tip"
 }
 
 // emptyLike is a table without rows and with the columns of another.

@@ -97,6 +97,9 @@ func TestVerifierGoesBeforeTheData(t *testing.T) {
 	}
 	r.must(r.toMain(base()))
 	rec := r.record(lake.Published)
+	if !strings.Contains(r.out.String(), "it has nothing to judge: "+tablesUnchanged) {
+		t.Errorf("the pusher was not told:\n%s", r.out.String())
+	}
 	if len(rec.VerifierChanges) != 1 || rec.VerifierChanges[0].NotRun != tablesUnchanged {
 		t.Errorf("record: %+v", rec.VerifierChanges)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -136,7 +135,7 @@ func (r *run) verdict(v *plan.Verifier, d *exec.Verdict, took time.Duration) str
 		}
 		of := ""
 		if r.standing.holds(v) {
-			of = fmt.Sprintf(" of %s's tip", strings.TrimPrefix(string(r.target), headsPrefix))
+			of = " of " + r.stands()
 		}
 		if v.Severity == plan.SeverityWarn {
 			rec.Status = "warn"
