@@ -132,6 +132,10 @@ demo: build venv need-git need-ssh need-ssh-keygen ## play the main job with rea
 demo-runtime: build venv need-git need-ssh need-ssh-keygen ## play two versions of a library in one pipeline, and attempts to get out
 	@HEADGATE_PYTHON=$(CURDIR)/$(PYTHON) KEEP=$(KEEP) test/demo/runtime.sh
 
+.PHONY: demo-healing
+demo-healing: build venv need-git need-ssh need-ssh-keygen ## play an agent that heals a push which an upgrade of a package broke
+	@HEADGATE_PYTHON=$(CURDIR)/$(PYTHON) KEEP=$(KEEP) test/demo/healing.sh
+
 .PHONY: bench
 bench: build venv need-git need-ssh ## push-to-published and no-op push, medians of ROUNDS=10; then bench-transport
 	HEADGATE_PYTHON=$(CURDIR)/$(PYTHON) go run ./test/bench -rounds $(or $(ROUNDS),10) -think $(or $(THINK),5s)

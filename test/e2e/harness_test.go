@@ -100,6 +100,7 @@ func (tl *tools) setup(env *testscript.Env) error {
 	env.Setenv("KEYS", keys)
 	env.Setenv("DATA", filepath.Join(env.WorkDir, "data"))
 	env.Setenv("EXAMPLES", filepath.Join(root, "examples"))
+	env.Setenv("DOCS", filepath.Join(root, "docs"))
 	env.Setenv("SDK", filepath.Join(root, "sdk", "python"))
 	env.Setenv("LC_ALL", "C.UTF-8")
 	for _, kv := range os.Environ() {
