@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -253,16 +254,9 @@ func (c *gitTextCmd) text(ctx context.Context, out io.Writer, data []byte) error
 }
 
 // listed says which of a table's parts have their rows in its text: all of a small
-// table, and of a larger one those that the newest versions took out or put in. data
-// is its table.json.
+// table, and of one that is or was larger those that the newest versions took out or
+// put in. data is its table.json.
 func (c *checkout) listed(ctx context.Context, t *tableState, data []byte) (map[string]bool, error) {
-	list := make(map[string]bool, len(t.names))
-	if t.snapshot.Rows() <= textRows {
-		for _, name := range t.names {
-			list[name] = true
-		}
-		return list, nil
-	}
 	changes, err := c.versions(ctx)
 	if err != nil {
 		return nil, err
@@ -273,12 +267,13 @@ func (c *checkout) listed(ctx context.Context, t *tableState, data []byte) (map[
 	}
 	defer b.close()
 	seen := make(map[string]map[string]bool)
+	rows := make(map[string]int64)              // of each version in seen
 	parts := func(oid string) map[string]bool { // of a version; nil of one that cannot be read
 		names, ok := seen[oid]
 		if !ok {
 			if text, err := b.read(oid, table.MaxBytes); err == nil {
 				if s, err := table.ParseOutline(text); err == nil {
-					names = make(map[string]bool, len(s.Parts))
+					names, rows[oid] = make(map[string]bool, len(s.Parts)), s.Rows()
 					for _, p := range s.Parts {
 						names[p.File] = true
 					}
@@ -298,19 +293,25 @@ func (c *checkout) listed(ctx context.Context, t *tableState, data []byte) (map[
 			dir = v.dir
 		}
 	}
-	looked := 0
+	changes = slices.DeleteFunc(changes, func(v versionChange) bool { return v.dir != dir })
+	changes = changes[:min(len(changes), textVersions)]
+	changes = slices.DeleteFunc(changes, func(v versionChange) bool { return parts(v.was) == nil || parts(v.is) == nil })
+	large := t.snapshot.Rows() > textRows
+	if len(changes) > 0 { // as for every other version of it, unless that would be far too much
+		large = t.snapshot.Rows() > 10*textRows || slices.ContainsFunc(changes, func(v versionChange) bool { return max(rows[v.was], rows[v.is]) > textRows })
+	}
+	list := make(map[string]bool, len(t.names))
+	for _, name := range t.names {
+		if !large {
+			list[name] = true
+		}
+	}
+	if !large {
+		return list, nil
+	}
 	for _, v := range changes {
-		if v.dir != dir {
-			continue
-		}
-		if looked++; looked > textVersions || len(list) >= textParts {
-			break
-		}
 		var fresh []string
 		was, is := parts(v.was), parts(v.is)
-		if was == nil || is == nil {
-			continue
-		}
 		for _, pair := range [][2]map[string]bool{{was, is}, {is, was}} {
 			for name := range pair[0] {
 				if !pair[1][name] && !list[name] {
