@@ -27,6 +27,8 @@ type database struct {
 	writers []*sql.Conn
 
 	variables map[string]bool // that are set, in lower case
+	threads   int             // that a query may have
+	unlocked  bool            // settings can change: nobody's SQL runs but ours
 }
 
 // Version returns DuckDB's version: "v1.5.6".
@@ -88,6 +90,7 @@ func (db *database) close() {
 // reach no file but the order's own and whose settings are locked.
 func (db *database) prepare(ctx context.Context, order *protocol.Order, dir string) error {
 	threads := max(order.Threads, 1)
+	db.threads, db.unlocked = threads, order.Op == protocol.OpCut
 	settings := []string{
 		"SET errors_as_json = true", // the only way to an error's position
 		fmt.Sprintf("SET threads = %d", threads),
@@ -128,6 +131,15 @@ func (db *database) prepare(ctx context.Context, order *protocol.Order, dir stri
 	if err := db.setVariables(ctx, order); err != nil {
 		return err
 	}
+	if order.Op == protocol.OpDescribe { // the first that looks at a pushed part
+		for _, t := range order.Inputs {
+			for _, f := range t.Files {
+				if err := checkNesting(f); err != nil {
+					return inFile(err, f)
+				}
+			}
+		}
+	}
 	if order.Op != protocol.OpProject && order.Op != protocol.OpExport { // which read each input on its own
 		if err := db.createInputs(ctx, order.Inputs); err != nil {
 			return err
@@ -135,16 +147,32 @@ func (db *database) prepare(ctx context.Context, order *protocol.Order, dir stri
 	}
 	// External access can be taken away but not given back, so the inputs come
 	// first; views still read what allowed_directories names.
-	for _, s := range []string{
+	last := []string{
 		"SET allowed_directories = " + literalList(directories(order, dir)),
 		"SET enable_external_access = false",
-		"SET lock_configuration = true",
-	} {
+	}
+	if !db.unlocked {
+		last = append(last, "SET lock_configuration = true")
+	}
+	for _, s := range last {
 		if err := db.exec(ctx, s); err != nil {
 			return fmt.Errorf("%s: %w", s, err)
 		}
 	}
 	return nil
+}
+
+// onThreadsOfTheirOwn makes each query run on the thread that asks, until the function
+// that it returns is called: two threads that share a query of some milliseconds
+// spend half of them on each other.
+func (db *database) onThreadsOfTheirOwn(ctx context.Context) (restore func() error, err error) {
+	if !db.unlocked || db.threads == 1 {
+		return func() error { return nil }, nil
+	}
+	if err := db.exec(ctx, "SET threads = 1"); err != nil {
+		return nil, err
+	}
+	return func() error { return db.exec(ctx, fmt.Sprintf("SET threads = %d", db.threads)) }, nil
 }
 
 // Bounds of what may be read ahead: a file that is larger, or one for each thread,

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -151,7 +152,12 @@ func (b *batch) grouped(list string) string {
 
 // send writes parts on as many connections as there are threads, since one part
 // keeps one thread busy, and sends them in order.
-func (c *cutter) send(ctx context.Context, from, list string, columns []protocol.Column, ends []int64) error {
+func (c *cutter) send(ctx context.Context, from, list string, columns []protocol.Column, ends []int64) (err error) {
+	restore, err := c.db.onThreadsOfTheirOwn(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, restore()) }()
 	ctx, stop := context.WithCancel(ctx)
 	g, ctx := errgroup.WithContext(ctx)
 	// On every way out: nobody may use a connection when this returns.
