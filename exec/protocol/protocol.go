@@ -85,6 +85,8 @@ type Order struct {
 	FileFormat string   `json:"file_format,omitempty"` // "parquet", "csv", "json", "arrow" (IPC, file or stream)
 	KeepOrder  bool     `json:"keep_order,omitempty"`  // keep the rows' order instead of the canonical one (source tables)
 
+	CSV *CSV `json:"csv,omitempty"` // OpCut of CSV: what is not to be sniffed
+
 	// Progress asks for notes of how far the order is: "reading 40%", "part 3 of 9" (OpCut, OpExport).
 	Progress bool `json:"progress,omitempty"`
 
@@ -115,6 +117,22 @@ type Order struct {
 	Threads     int    `json:"threads,omitempty"`      // DuckDB threads; 1 if zero, since parallel float sums are not repeatable
 	MemoryLimit int64  `json:"memory_limit,omitempty"` // bytes DuckDB may use
 	TempDir     string `json:"temp_dir,omitempty"`     // where DuckDB spills and parts are staged; default /tmp
+}
+
+// CSV is what somebody says of CSV files; what is left out is sniffed.
+type CSV struct {
+	Delimiter       string            `json:"delimiter,omitempty"`        // 1 to 4 bytes
+	Quote           *string           `json:"quote,omitempty"`            // one character, or "" for none
+	Escape          *string           `json:"escape,omitempty"`           // the same
+	Header          *bool             `json:"header,omitempty"`           // the first row has the columns' names
+	Skip            *int              `json:"skip,omitempty"`             // lines in front of the first row
+	Comment         string            `json:"comment,omitempty"`          // what lines that count for nothing begin with
+	Null            []string          `json:"null,omitempty"`             // texts that are NULL
+	DateFormat      string            `json:"date_format,omitempty"`      // strftime's: "%d.%m.%Y"
+	TimestampFormat string            `json:"timestamp_format,omitempty"` // the same
+	DecimalComma    bool              `json:"decimal_comma,omitempty"`    // 1,5 is a number
+	Encoding        string            `json:"encoding,omitempty"`         // "utf-8", "utf-16", "latin-1"
+	Types           map[string]string `json:"types,omitempty"`            // of columns, as DuckDB names them
 }
 
 // Table is one input table as the function sees it.

@@ -2,10 +2,7 @@ package engine
 
 import (
 	"context"
-	"encoding/csv"
-	"errors"
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/headgate/headgate/exec/protocol"
@@ -43,7 +40,11 @@ func (e *execution) cut(ctx context.Context) (*protocol.Answer, error) {
 		return nil, err
 	}
 	if err := e.store(ctx, query, columns, key, e.order.KeepOrder && len(key) == 0); err != nil {
-		return nil, fileError(explain(err))
+		u := userError(fileError(explain(err)))
+		if len(e.order.Files) == 1 && u.Kind == kindData {
+			return nil, inFile(u, e.order.Files[0])
+		}
+		return nil, u
 	}
 	stop()
 	return e.combine(ctx, key)
@@ -61,9 +62,11 @@ func (e *execution) source(ctx context.Context) (query string, explain func(erro
 		}
 		query = "read_parquet(" + files + ", union_by_name = true, hive_partitioning = false)"
 	case "csv":
-		// All rows decide the types: a sample would let the 20,481st row fail, or
-		// change the schema with the order of rows.
-		query = "read_csv(" + files + ", union_by_name = true, hive_partitioning = false, sample_size = -1)"
+		options, err := e.csvOptions(ctx)
+		if err != nil {
+			return "", nil, nil, err
+		}
+		query = "read_csv(" + files + options + ")"
 	case "json":
 		query = "read_json(" + files + ", union_by_name = true, hive_partitioning = false, sample_size = -1, maximum_sample_files = 1000000)"
 	case "arrow":
@@ -74,39 +77,6 @@ func (e *execution) source(ctx context.Context) (query string, explain func(erro
 	return "SELECT * FROM " + query, explain, end, nil
 }
 
-// raggedCSV explains why DuckDB took files for one column of text: it prefers that
-// to a delimiter which one row has too many or too few of. name is the column's,
-// which is then the whole header.
-func raggedCSV(files []string, name string) error {
-	at := strings.IndexAny(name, ",;|\t")
-	if at < 0 {
-		return nil
-	}
-	for _, path := range files {
-		f, err := os.Open(path)
-		if err != nil {
-			return dataError("cannot read %q", path)
-		}
-		r := csv.NewReader(f)
-		r.Comma = rune(name[at])
-		r.LazyQuotes = true
-		r.ReuseRecord = true
-		fields := 0
-		for err == nil {
-			var record []string
-			if record, err = r.Read(); err == nil {
-				fields = len(record)
-			} else if errors.Is(err, csv.ErrFieldCount) {
-				f.Close()
-				line, _ := r.FieldPos(0)
-				return dataError("%s: line %d has %s, the lines before have %d", path, line, count(int64(len(record)), "field"), fields)
-			}
-		}
-		f.Close()
-	}
-	return nil
-}
-
 // fileError is an error of reading files: the statement is ours, so that neither
 // its positions nor DuckDB's kinds of error mean anything to the user.
 func fileError(err error) error {
@@ -115,6 +85,9 @@ func fileError(err error) error {
 		u.Kind = kindData
 	}
 	u.Line, u.Column = 0, 0
+	if text, ok := csvFailure(u.Message); ok {
+		u.Message = text
+	}
 	// DuckDB appends the reader's options to errors in CSV.
 	if at := strings.Index(u.Message, "\n\nPossible fixes:"); at >= 0 {
 		u.Message = u.Message[:at]
@@ -173,6 +146,9 @@ func isNumber(t string) bool {
 // parquetColumns returns a file's columns as the file says: names, DuckDB's
 // types, and whether a column may be NULL.
 func (db *database) parquetColumns(ctx context.Context, file string) ([]protocol.Column, error) {
+	if err := checkNesting(file); err != nil {
+		return nil, inFile(err, file)
+	}
 	columns, err := db.describeQuery(ctx, "SELECT * FROM "+parquet(file))
 	if err != nil {
 		return nil, inFile(fileError(err), file)
