@@ -26,7 +26,8 @@ type importCmd struct {
 	Replace bool     `help:"Put the rows in place of the table that is there." xor:"how"`
 	Format  string   `help:"What the files are, if their names do not say: ${enum}." enum:"auto,parquet,csv,json,arrow" default:"auto"`
 	JSON    bool     `help:"Print one JSON object." name:"json"`
-	Lake    string   `help:"The checkout's directory." default:"." type:"existingdir" placeholder:"DIR"`
+	csvFlags
+	Lake string `help:"The checkout's directory." default:"." type:"existingdir" placeholder:"DIR"`
 	workerFlag
 }
 
@@ -36,6 +37,9 @@ func (importCmd) Help() string {
   headgate import airports.csv --table airports --key iata
   headgate import january.parquet february.parquet --table flights --replace
   headgate import 'logs/*.jsonl' --table events --append
+  headgate import kasse.csv --table sales --csv-delimiter ';' --csv-decimal-comma --csv-encoding latin-1
+
+Of CSV all is found out by looking at the whole file; the --csv flags say otherwise.
 
 Writes tables/NAME/table.json and its parts into the checkout, all or nothing;
 git add and git commit are yours.`
@@ -215,7 +219,11 @@ func (c *importCmd) cut(ctx context.Context, w cutting, stage string, note func(
 	order := &protocol.Order{
 		Op: protocol.OpCut, Files: w.files, FileFormat: w.format, Key: w.key,
 		Progress:  true,
+		TempDir:   stage,           // what does not fit into memory: on the lake's disk, not in a /tmp that may be memory
 		KeepOrder: len(w.key) == 0, // without a key the order of the rows is the user's
+	}
+	if w.format == "csv" {
+		order.CSV = c.csvFlags.options()
 	}
 	if w.prior != nil {
 		order.Prior, order.Strategy = w.prior, "APPEND"

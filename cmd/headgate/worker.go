@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 
 	"github.com/headgate/headgate/exec/protocol"
 )
@@ -56,16 +57,35 @@ func (f workerFlag) runWorker(ctx context.Context, order *protocol.Order, sink p
 	if err != nil {
 		return nil, err
 	}
-	tmp, err := os.MkdirTemp("", "headgate-worker-")
-	if err != nil {
-		return nil, err
+	if order.TempDir == "" {
+		tmp, err := os.MkdirTemp("", "headgate-worker-")
+		if err != nil {
+			return nil, err
+		}
+		defer os.RemoveAll(tmp)
+		order.TempDir = tmp
 	}
-	defer os.RemoveAll(tmp)
-	order.TempDir = tmp
+	if order.MemoryLimit == 0 {
+		order.MemoryLimit = workerMemory()
+	}
 	if order.Threads == 0 {
 		order.Threads = runtime.NumCPU()
 	}
 	return runOrder(ctx, exec.Command(path), workerName, order, sink, note)
+}
+
+// workerShare of the memory is DuckDB's; over that it goes on on disk. What it takes
+// beside its own account, and the page cache, need the rest.
+const workerShare = 0.4
+
+// workerMemory is what DuckDB may use of the machine's memory, or of the cgroup's; 0,
+// which leaves it to DuckDB, where that cannot be told.
+func workerMemory() int64 {
+	total, err := machineMemory(os.DirFS("/"))
+	if err != nil {
+		return 0
+	}
+	return int64(float64(total) * workerShare)
 }
 
 // runOrder gives an order to a program of the user's own and reads its answer.
@@ -76,9 +96,9 @@ func runOrder(ctx context.Context, program *exec.Cmd, name string, order *protoc
 	}
 	// Cancelled as soon as the output cannot be used, so that Wait does not wait
 	// for a worker that writes into a pipe which nobody reads.
-	ctx, cancel := context.WithCancel(ctx)
+	running, cancel := context.WithCancel(ctx)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, program.Path, program.Args[1:]...)
+	cmd := exec.CommandContext(running, program.Path, program.Args[1:]...)
 	cmd.Env, cmd.Dir = program.Env, program.Dir
 	cmd.Stdin = bytes.NewReader(doc)
 	var log tail
@@ -97,11 +117,13 @@ func runOrder(ctx context.Context, program *exec.Cmd, name string, order *protoc
 		note = func(string) {}
 	}
 	answer, readErr := protocol.Read(stdout, localLimits, sink, note)
-	if readErr != nil {
+	if readErr != nil && !errors.Is(readErr, protocol.ErrNoAnswer) { // else it has ended
 		cancel()
 	}
 	waitErr := cmd.Wait()
 	switch {
+	case readErr != nil && errors.Is(readErr, protocol.ErrNoAnswer) && ctx.Err() == nil && wasKilled(cmd):
+		return nil, fmt.Errorf("the system killed %s, most likely for want of memory: close other programs, or raise the limit", name)
 	case readErr != nil && errors.Is(readErr, protocol.ErrNoAnswer):
 		return nil, fmt.Errorf("%s ended without an answer (%v): %s", name, waitErr, log.text())
 	case readErr != nil:
@@ -112,6 +134,12 @@ func runOrder(ctx context.Context, program *exec.Cmd, name string, order *protoc
 		return nil, fmt.Errorf("%s: %w: %s", name, waitErr, log.text())
 	}
 	return answer, nil
+}
+
+// wasKilled reports whether a program that has ended was killed, and did not crash.
+func wasKilled(cmd *exec.Cmd) bool {
+	status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled() && status.Signal() == syscall.SIGKILL
 }
 
 // tail keeps the end of what is written to it.
