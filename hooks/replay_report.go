@@ -3,6 +3,7 @@ package hooks
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/headgate/headgate/hooks/trailer"
@@ -118,6 +119,34 @@ func (rep *ReplayReport) Verdict() error {
 		return errors.New("the commit is not what it says")
 	}
 	return errors.New("not every model could be replayed; those that could gave what the commit says")
+}
+
+// Failures are what is not as the commit says, one sentence each.
+func (rep *ReplayReport) Failures() []string {
+	all := slices.Clone(rep.Problems)
+	for i := range rep.Models {
+		m := &rep.Models[i]
+		switch {
+		case m.fine():
+		case m.Status == ReplayAbsent:
+			all = append(all, fmt.Sprintf("model %s could not be replayed: %s", m.Name, m.Reason))
+		case m.Status == ReplayFailed:
+			all = append(all, fmt.Sprintf("model %s failed when it ran again: %s", m.Name, m.Error.Text))
+		default:
+			if m.Differs {
+				all = append(all, fmt.Sprintf("model %s gave %s when it ran again, and the message says %s", m.Name, m.Replayed, m.Committed))
+			}
+			for _, text := range m.Problems {
+				all = append(all, fmt.Sprintf("model %s: %s", m.Name, text))
+			}
+		}
+	}
+	for _, v := range rep.Verifiers {
+		if !v.Equal {
+			all = append(all, fmt.Sprintf("verifier %s: %q when it was evaluated again, and the message says %q", v.Name, v.Replayed, v.Committed))
+		}
+	}
+	return all
 }
 
 func (m *ReplayedModel) problem(format string, args ...any) {

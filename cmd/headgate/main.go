@@ -53,6 +53,7 @@ type cli struct {
 	Log       logCmd         `cmd:"" help:"Show what was published, and what each table was made from."`
 	Lineage   lineageCmd     `cmd:"" help:"Draw what a table was made from, up to the sources."`
 	Blame     blameCmd       `cmd:"" help:"Show which commit set each cell of a row."`
+	Audit     auditCmd       `cmd:"" help:"Check that all of a branch's history is what its gate published."`
 	Replay    replayCmd      `cmd:"" help:"Run the models of a gate commit again, and compare what they give with what it says."`
 	Policy    policyCmd      `cmd:"" help:"Explain a lake's policy."`
 	Fsck      fsckCmd        `cmd:"" help:"Check every byte of a server's lakes."`
@@ -120,6 +121,7 @@ func run(ctx context.Context, args []string, std streams) (code int) {
 	err = parsed.Run()
 	var usage *usageError
 	var faults *faultsError
+	var audited *auditError
 	var differ *differError
 	var below *belowError
 	switch {
@@ -133,7 +135,7 @@ func run(ctx context.Context, args []string, std streams) (code int) {
 	case errors.As(err, &usage):
 		fmt.Fprintf(std.err, "headgate: %v\nSee: headgate %s --help\n", err, parsed.Selected().Name)
 		return exitUsage
-	case errors.As(err, &faults), errors.As(err, &below):
+	case errors.As(err, &faults), errors.As(err, &below), errors.As(err, &audited):
 		fmt.Fprintf(std.err, "headgate: %v\n", err)
 		return exitFaults
 	case ctx.Err() != nil:
