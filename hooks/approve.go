@@ -206,7 +206,10 @@ func (g *Gate) write(ctx context.Context, l *lake.Lake, who Identity, ref refs.N
 	if err := q.Migrate(ctx); err != nil {
 		return err
 	}
-	return l.Refs.Apply(ctx, []refs.Update{{Name: ref, Old: at, New: oid}}, refs.Cause{Who: who.Name, Why: subject, When: g.cfg.Now()})
+	moved := refs.Update{Name: ref, Old: at, New: oid}
+	e := g.event(who, "approve", DecisionAccepted, moved)
+	e.Why = subject
+	return l.Refs.Apply(ctx, []refs.Update{moved}, g.causeOf(l, subject, e))
 }
 
 // approvalsOf reads what was said of a proposal. What this server did not sign, or

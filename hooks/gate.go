@@ -46,6 +46,9 @@ type Gate struct {
 	live map[string]*live // runs under way, by id
 
 	ledgers map[lake.Name]*ledger // of lakes that were published to
+
+	sealings map[*lake.Lake]*sealing // of lakes with events for their audit log
+	ended    bool                    // nothing is sealed any more
 }
 
 // New returns a gate.
@@ -53,11 +56,12 @@ func New(cfg Config) *Gate {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Gate{cfg: cfg, live: make(map[string]*live), ledgers: make(map[lake.Name]*ledger)}
+	return &Gate{cfg: cfg, live: make(map[string]*live), ledgers: make(map[lake.Name]*ledger), sealings: make(map[*lake.Lake]*sealing)}
 }
 
 // Wait returns when no run is under way, or when ctx ends.
 func (g *Gate) Wait(ctx context.Context) error {
+	g.endSealing()
 	done := make(chan struct{})
 	go func() { g.runs.Wait(); close(done) }()
 	select {
@@ -100,6 +104,12 @@ type decision struct {
 func (g *Gate) Receive(ctx context.Context, p *Push) []Outcome {
 	g.runs.Add(1)
 	defer g.runs.Done()
+	out := g.receive(ctx, p)
+	g.recordRefused(ctx, p, out)
+	return out
+}
+
+func (g *Gate) receive(ctx context.Context, p *Push) []Outcome {
 	out := make([]Outcome, len(p.Updates))
 	for i, u := range p.Updates {
 		out[i].Name = u.Name
@@ -240,7 +250,7 @@ func (g *Gate) advise(ctx context.Context, rq *request) {
 
 // move applies updates of refs that are not gated.
 func (g *Gate) move(ctx context.Context, p *Push, updates []refs.Update) error {
-	err := p.Lake.Refs.Apply(ctx, updates, refs.Cause{Who: p.Who.Name, Why: "push", When: g.cfg.Now()})
+	err := p.Lake.Refs.Apply(ctx, updates, g.causeOf(p.Lake, "push", g.event(p.Who, "push", DecisionAccepted, updates...)))
 	return g.swapError(err, p.Lake.Name)
 }
 

@@ -18,6 +18,7 @@ type Identity struct {
 	Admin       bool
 	Groups      []string
 	Fingerprint string // of the key that authenticated, "SHA256:..."
+	From        string // network address of the session, for the audit log
 }
 
 // Push is what a client asks for, after its objects were received and checked.

@@ -382,7 +382,7 @@ func (r *run) keepEvidence(ctx context.Context, final lake.State) error {
 	if err := r.q.Migrate(ctx); err != nil {
 		return err
 	}
-	return r.lake.Refs.Apply(ctx, updates, refs.Cause{Who: r.who.Name, Why: fmt.Sprintf("run %s: %s", r.id(), final), When: r.gate.cfg.Now()})
+	return r.lake.Refs.Apply(ctx, updates, r.gate.causeOf(r.lake, fmt.Sprintf("run %s: %s", r.id(), final), r.runEvent(final, r.asked())))
 }
 
 // violationLine tells one violation to a person. Executed is what the sandbox

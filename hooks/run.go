@@ -413,13 +413,11 @@ func (r *run) publish(ctx context.Context, commit objects.OID) (result, error) {
 	if err != nil {
 		return result{}, r.refuse(ctx, err)
 	}
+	moved := append([]refs.Update{{Name: r.target, Old: r.old, New: commit}}, r.moves...)
 	err = r.gate.publish(ctx, r.lake, &publication{
 		commit: commit, note: note, q: r.q,
-		updates: append([]refs.Update{
-			{Name: r.target, Old: r.old, New: commit},
-			{Name: refs.Name(runsPrefix + r.id()), New: record},
-		}, r.moves...),
-		cause: refs.Cause{Who: r.who.Name, Why: "run " + r.id() + ": published", When: r.gate.cfg.Now()},
+		updates: append(moved[:len(moved):len(moved)], refs.Update{Name: refs.Name(runsPrefix + r.id()), New: record}),
+		cause:   r.gate.causeOf(r.lake, "run "+r.id()+": published", r.runEvent(lake.Published, moved...)),
 	})
 	if err != nil {
 		return result{}, r.refuseSwap(ctx, err)
@@ -436,7 +434,7 @@ func (r *run) passDry(ctx context.Context, commit objects.OID) (result, error) {
 	}
 	if err == nil {
 		err = r.lake.Refs.Apply(ctx, []refs.Update{{Name: refs.Name(runsPrefix + r.id()), New: record}},
-			refs.Cause{Who: r.who.Name, Why: "run " + r.id() + ": dry run", When: r.gate.cfg.Now()})
+			r.gate.causeOf(r.lake, "run "+r.id()+": dry run", r.runEvent(lake.Passed, r.asked())))
 	}
 	if err != nil {
 		return result{}, r.refuse(ctx, err)

@@ -41,6 +41,8 @@ var (
 	refsBucket = []byte("refs")
 	goneBucket = []byte("gone")
 	logBucket  = []byte("log")
+	// eventsBucket maps growing numbers to the events that were not taken yet.
+	eventsBucket = []byte("events")
 )
 
 const (
@@ -66,7 +68,7 @@ func OpenBolt(path string) (Store, error) {
 		return nil, fmt.Errorf("open refs: %w", err)
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{refsBucket, goneBucket, logBucket} {
+		for _, name := range [][]byte{refsBucket, goneBucket, logBucket, eventsBucket} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
@@ -265,6 +267,9 @@ func (s *bolt) commit(batch []*transaction) {
 func write(tx *bbolt.Tx, t *transaction) error {
 	refs, gone, log := tx.Bucket(refsBucket), tx.Bucket(goneBucket), tx.Bucket(logBucket)
 	log.FillPercent = 1 // entries come in order, pages need no room in between
+	if err := journal(tx.Bucket(eventsBucket), t.cause); err != nil {
+		return err
+	}
 	for _, u := range t.updates {
 		if u.Old == u.New {
 			continue
@@ -298,6 +303,38 @@ func write(tx *bbolt.Tx, t *transaction) error {
 		}
 	}
 	return nil
+}
+
+// journal drops what a transaction takes, and keeps its event.
+func journal(events *bbolt.Bucket, c Cause) error {
+	if c.Taken > 0 {
+		cur := events.Cursor()
+		for k, _ := cur.First(); k != nil && binary.BigEndian.Uint64(k) <= c.Taken; k, _ = cur.First() {
+			if err := cur.Delete(); err != nil {
+				return err
+			}
+		}
+	}
+	if c.Event == nil {
+		return nil
+	}
+	n, err := events.NextSequence()
+	if err != nil {
+		return err
+	}
+	return events.Put(logKey(n), c.Event)
+}
+
+// Events implements Journal.
+func (s *bolt) Events(ctx context.Context, limit int) (list []Event, err error) {
+	err = s.view(ctx, func(_ boltTable, tx *bbolt.Tx) error {
+		c := tx.Bucket(eventsBucket).Cursor()
+		for k, v := c.First(); k != nil && len(list) < limit; k, v = c.Next() {
+			list = append(list, Event{binary.BigEndian.Uint64(k), bytes.Clone(v)})
+		}
+		return nil
+	})
+	return list, err
 }
 
 // newestLog returns the number of the ref's newest log entry, or 0.

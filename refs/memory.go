@@ -18,6 +18,8 @@ type memory struct {
 	mu     sync.RWMutex
 	refs   map[Name]OID
 	log    map[Name][]LogEntry // oldest first
+	events []Event
+	last   uint64 // number of the newest event
 	closed bool
 }
 
@@ -92,6 +94,14 @@ func (m *memory) Apply(ctx context.Context, updates []Update, cause Cause) error
 		return err
 	}
 	cause = stamp(cause)
+	if cause.Taken > 0 {
+		m.events = slices.DeleteFunc(m.events, func(e Event) bool { return e.Number <= cause.Taken })
+	}
+	if cause.Event != nil {
+		m.last++
+		m.events = append(m.events, Event{m.last, slices.Clone(cause.Event)})
+	}
+	cause.Event, cause.Taken = nil, 0
 	for _, u := range updates {
 		if u.Old == u.New {
 			continue
@@ -137,6 +147,15 @@ func (m *memory) LogSince(ctx context.Context, since time.Time, fn func(LogEntry
 		}
 	}
 	return nil
+}
+
+// Events implements Journal.
+func (m *memory) Events(ctx context.Context, limit int) ([]Event, error) {
+	if err := m.rlock(ctx); err != nil {
+		return nil, err
+	}
+	defer m.mu.RUnlock()
+	return slices.Clone(m.events[:min(limit, len(m.events))]), nil
 }
 
 func (m *memory) Close() error {

@@ -35,6 +35,25 @@ type Cause struct {
 	Who  string    // the authenticated user, or "headgate" for the server itself
 	Why  string    // one line: "push", "run 01J...: published"
 	When time.Time // set by the store if zero
+
+	// Event, if there is one, is kept by the same transaction until it is taken
+	// (see Journal). A transaction may have an event and no updates.
+	Event []byte
+	// Taken drops the events up to this number, as a part of the transaction.
+	Taken uint64
+}
+
+// Event is what the cause of a transaction left for the journal.
+type Event struct {
+	Number uint64 // grows with the order of the transactions, from 1
+	Data   []byte
+}
+
+// Journal is what a Store also is that keeps events.
+type Journal interface {
+	// Events returns the oldest events that were not taken, in their order, at
+	// most limit.
+	Events(ctx context.Context, limit int) ([]Event, error)
 }
 
 // LogEntry is one move of one ref.

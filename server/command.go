@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/headgate/headgate/hooks"
 )
 
 // command is one of the server's own SSH commands.
@@ -38,6 +40,8 @@ func commands() []*command {
 			flags: fsckFlags, run: lakeFsck, long: fsckHelp},
 		{words: []string{"lake", "gc"}, args: "<lake>", short: "remove objects that nothing leads to, while the lake is in use", min: 1, max: 1, admin: true,
 			flags: gcFlags, run: lakeGC, long: gcHelp},
+		{words: []string{"lake", "audit"}, args: "[<lake>]", short: "show the audit log of a lake, or of the server", min: 0, max: 1, admin: true,
+			flags: auditFlags, run: lakeAudit, long: auditHelp},
 		{words: []string{"run", "ls"}, args: "<lake>", short: "list a lake's runs, newest first", min: 1, max: 1, flags: runListFlags, run: runList},
 		{words: []string{"run", "show"}, args: "<lake> <run>", short: "show one run", min: 2, max: 2, flags: jsonFlag, run: runShow,
 			long: "--json prints run.json of the run record, which git fetch origin refs/runs/<run> gets with logs and violating rows."},
@@ -101,6 +105,7 @@ func (c *session) command(words []string) int {
 	case len(args) < cmd.min || len(args) > cmd.max:
 		return c.usage("%s takes %s\n%s", cmd.name(), count(cmd), usageLine(cmd, c.cfg.SSH))
 	case cmd.admin && !c.who.Admin:
+		c.audited(nil, cmd.name(), clipLine(strings.Join(args, " ")), hooks.DecisionRefused, "it is for administrators")
 		return c.fail("%s is for administrators; you are %s", cmd.name(), c.who.Name)
 	}
 	return cmd.run(c, args, flags)

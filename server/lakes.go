@@ -65,6 +65,7 @@ func lakeCreate(c *session, args []string, _ any) int {
 		return c.broken("cannot create lake", err)
 	}
 	c.log.Info("lake created", "lake", name)
+	c.done(nil, "lake create", string(name))
 	return c.print(fmt.Sprintf("created %s; push to it with: git push %s%s HEAD:main\n", name, c.cfg.URL, name))
 }
 
@@ -86,6 +87,7 @@ func lakeRemove(c *session, args []string, flags any) int {
 		return c.broken("cannot remove lake", err)
 	}
 	c.log.Info("lake removed", "lake", name)
+	c.done(nil, "lake rm", string(name))
 	return c.print(fmt.Sprintf("removed %s\n", name))
 }
 

@@ -30,6 +30,7 @@ func secretSet(c *session, args []string, _ any) int {
 		return c.broken("cannot set secret", err)
 	}
 	c.log.Info("secret set", "lake", l.Name, "name", args[1])
+	c.done(l, "secret set", args[1])
 	return c.print(fmt.Sprintf("secret %s of lake %s is set; models get it that secrets in headgate.yaml at the tip of %s name\n", args[1], l.Name, c.cfg.Head))
 }
 
@@ -74,5 +75,6 @@ func secretRemove(c *session, args []string, _ any) int {
 		return c.broken("cannot remove secret", err)
 	}
 	c.log.Info("secret removed", "lake", l.Name, "name", args[1])
+	c.done(l, "secret rm", args[1])
 	return c.print(fmt.Sprintf("secret %s of lake %s is removed\n", args[1], l.Name))
 }

@@ -95,6 +95,8 @@ type Config struct {
 	Policies Policies
 	Runs     Runs
 	Tokens   Tokens
+	Audit    AuditLog   // nil keeps none
+	House    *lake.Lake // whose audit log is the server's own; nil if there is none
 	Logger   *slog.Logger
 
 	Version string           // of the program
@@ -117,7 +119,7 @@ type Config struct {
 
 // hiddenRefs are served when asked for by name, never advertised, and written
 // by the server only.
-var hiddenRefs = []string{"refs/scratch/", "refs/runs/"}
+var hiddenRefs = []string{"refs/scratch/", "refs/runs/", auditRefs}
 
 // postedRefs are pushed to, and written by the server only.
 var postedRefs = []string{"refs/approvals/"}

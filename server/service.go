@@ -68,14 +68,14 @@ func (c *session) receivePack(name lake.Name) int {
 func (c *session) uploader(l *lake.Lake) *uploadpack.Server {
 	l.Upkeep() // of a lake that has none yet, or grew while nobody looked
 	return &uploadpack.Server{
-		Objects: l.Objects, Refs: l.Refs, Head: refs.Name("refs/heads/" + c.cfg.Head),
+		Objects: l.Objects, Refs: c.visibleRefs(l), Head: refs.Name("refs/heads/" + c.cfg.Head),
 		Agent: "headgate/" + c.cfg.Version, Hidden: append(slices.Clone(hiddenRefs), postedRefs...), KeepAlive: c.cfg.KeepAlive,
 		SessionID: c.id, ClientSession: c.clientSession,
 	}
 }
 
 func (c *session) archiver(l *lake.Lake) *uploadarchive.Server {
-	return &uploadarchive.Server{Objects: l.Objects, Refs: l.Refs, Head: refs.Name("refs/heads/" + c.cfg.Head), KeepAlive: c.cfg.KeepAlive}
+	return &uploadarchive.Server{Objects: l.Objects, Refs: c.visibleRefs(l), Head: refs.Name("refs/heads/" + c.cfg.Head), KeepAlive: c.cfg.KeepAlive}
 }
 
 func (c *session) receiver(l *lake.Lake) *receivepack.Server {
@@ -154,6 +154,7 @@ func (c *session) toPush(name lake.Name, create bool) (*lake.Lake, error) {
 		l, err = c.cfg.Lakes.Open(c.lifetime, name)
 	} else if err == nil {
 		c.log.Info("lake created", "lake", name)
+		c.done(nil, "lake create", string(name))
 		fmt.Fprintf(c.errw, "headgate: created lake %s\n", name)
 	}
 	return l, c.fault("created", name, err)

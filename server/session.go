@@ -64,6 +64,7 @@ func (s *Server) handle(sess ssh.Session) {
 		fmt.Fprintln(sess.Stderr(), "headgate: "+err.Error())
 		return
 	}
+	who.From = sess.RemoteAddr().String()
 	if !s.sessions.take(who.Name) {
 		fmt.Fprintf(sess.Stderr(), "headgate: you have %d sessions under way, which is the limit; wait until some have ended\n", s.sessions.limit)
 		return

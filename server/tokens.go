@@ -94,6 +94,7 @@ func tokenCreate(c *session, _ []string, flags any) int {
 	case err != nil:
 		return c.broken("cannot create token", err)
 	}
+	c.done(nil, "token create", t.ID)
 	c.log.Info("token created", "token", t.ID, "name", t.Name, "read_only", t.ReadOnly, "lake", t.Lake, "expires", t.Expires)
 	if *opt.json {
 		return c.printJSON(tokenCreated{secret, c.infoOf(t, now)})
@@ -272,5 +273,6 @@ func tokenRevoke(c *session, args []string, _ any) int {
 		return c.broken("cannot revoke token", err)
 	}
 	c.log.Info("token revoked", "token", found[0].ID)
+	c.done(nil, "token revoke", found[0].ID)
 	return c.print(fmt.Sprintf("revoked %s\n", found[0].ID))
 }

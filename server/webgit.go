@@ -118,6 +118,7 @@ func (s *Server) logIn(w http.ResponseWriter, r *http.Request) (who hooks.Identi
 	if err := s.cfg.Tokens.NoteUse(tok, now); err != nil {
 		s.cfg.Logger.Error("cannot note the use of a token", "token", tok.ID, "err", err) // no reason to refuse it
 	}
+	who.From = r.RemoteAddr
 	return who, tok, true
 }
 

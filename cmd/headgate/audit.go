@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -25,7 +27,8 @@ type auditCmd struct {
 	Since   string   `help:"Look at commits from this time on only: 2026-11-24, or RFC 3339." placeholder:"TIME"`
 	Replay  int      `help:"Replay the models of N commits, chosen at random, and evaluate their verifiers again." placeholder:"N"`
 	Seed    uint64   `help:"Choose the commits that an earlier --replay chose; it printed the seed."`
-	JSON    bool     `help:"Print one JSON object." name:"json"`
+	Log     bool     `help:"Show the lake's audit log instead, the newest first: administrators fetch it with git fetch origin refs/audit/log:refs/audit/log."`
+	JSON    bool     `help:"Print one JSON object; with --log, one for each event." name:"json"`
 	Python  []string `help:"An interpreter for replays; see headgate replay." type:"path" sep:"none" placeholder:"PATH"`
 	Lake    string   `help:"A clone of the lake." default:"." type:"existingdir" placeholder:"DIR"`
 	uvFlag
@@ -41,6 +44,7 @@ func (auditCmd) Help() string {
   headgate audit release/1 --gate-key allowed --since 2026-01-01
   headgate audit --gate-key allowed --replay 20
   headgate audit --gate-key allowed --json | jq '.findings[] | [.commit, .text]'
+  headgate audit --gate-key allowed --log | head
 
 Checks every commit on the branch's first-parent line, in any clone, bare and
 partial ones too: that the gate signed it and its proof (the note in
@@ -59,6 +63,9 @@ Exit codes: 0 all is as the gate published it, 1 could not look, 2 wrong usage,
 
 // Run audits the branch.
 func (c *auditCmd) Run(ctx context.Context, std streams) error {
+	if c.Log {
+		return c.log(ctx, std)
+	}
 	a, err := c.auditor(ctx, std)
 	if err != nil {
 		return err
@@ -86,6 +93,55 @@ func (c *auditCmd) Run(ctx context.Context, std streams) error {
 	}
 	return nil
 }
+
+// log shows the audit log that the clone has, and holds its commits' signatures and
+// chain against the gate's keys.
+func (c *auditCmd) log(ctx context.Context, std streams) error {
+	lake := &checkout{root: c.Lake}
+	signers, err := c.signers(ctx, lake)
+	if err != nil {
+		return err
+	}
+	since, err := parseSince(c.Since)
+	if err != nil {
+		return err
+	}
+	tip, err := lake.anyRef(ctx, string(hooks.AuditLog))
+	if err != nil {
+		return err
+	}
+	if tip.IsZero() {
+		return usagef("this clone has no audit log; administrators fetch it: git fetch origin %[1]s:%[1]s", hooks.AuditLog)
+	}
+	b, err := lake.contents(ctx)
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	out := bufio.NewWriter(std.out)
+	err = hooks.WalkAuditLog(ctx, &batchReader{b}, tip, signers.Verify, func(e hooks.AuditEvent) error {
+		if e.Time.Before(since) {
+			return errOlder
+		}
+		line := e.Text()
+		if c.JSON {
+			doc, err := json.Marshal(e)
+			if err != nil {
+				return err
+			}
+			line = string(doc)
+		}
+		_, err := fmt.Fprintln(out, line)
+		return err
+	})
+	if errors.Is(err, errOlder) {
+		err = nil
+	}
+	return errors.Join(err, out.Flush())
+}
+
+// errOlder ends a walk of the log at events that nobody asked for.
+var errOlder = errors.New("older")
 
 // auditError is the result of an audit that found something, which is printed.
 type auditError struct{ n int }

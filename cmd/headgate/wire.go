@@ -86,6 +86,10 @@ func runServe(ctx context.Context, cfg serveConfig) (err error) {
 		Runtime: exec.New(boxes, env, cfg.Budget, log), Signer: signer, Logger: log, People: keys.People,
 		TempDir: filepath.Join(cfg.Data, "tmp"), Ceiling: cfg.Ceiling, Versions: versions(cfg.Worker, env),
 	})
+	house, err := lakes.House()
+	if err != nil {
+		return err
+	}
 	if err := recoverRuns(ctx, gate, lakes); err != nil {
 		return err
 	}
@@ -108,7 +112,7 @@ func runServe(ctx context.Context, cfg serveConfig) (err error) {
 		log.Warn("git over HTTP is off", "reason", noHTTP)
 	}
 	srv, err := server.New(server.Config{
-		HostKey: hostKey, Keys: keys, Lakes: lakes, Gate: gate, Querier: gate, Differ: gate, Runs: gate, Replayer: gate, Policies: gate, Tokens: tokens, Logger: log, Version: cfg.Version,
+		HostKey: hostKey, Keys: keys, Lakes: lakes, Gate: gate, Querier: gate, Differ: gate, Runs: gate, Replayer: gate, Policies: gate, Tokens: tokens, Audit: gate, House: house, Logger: log, Version: cfg.Version,
 		URL: "ssh://" + net.JoinHostPort(host, port) + "/", SSH: "ssh -p " + port + " " + host, GateKey: signer.AllowedSigners(),
 		HTTP: overHTTP, NoHTTP: noHTTP,
 		Limits: cfg.Pushes.Limits, Staging: cfg.Pushes.Staging, Pace: cfg.Pushes.Pace,
@@ -228,6 +232,9 @@ func recoverRuns(ctx context.Context, gate *hooks.Gate, lakes *lake.Directory) e
 			return err
 		}
 		if err := gate.Recover(ctx, l); err != nil {
+			return err
+		}
+		if err := gate.Seal(ctx, l); err != nil {
 			return err
 		}
 	}

@@ -39,6 +39,7 @@ type Directory struct {
 const (
 	newPrefix   = ".new-"
 	trashPrefix = ".trash-"
+	houseLake   = Name(".server") // a lake, and no lake's name
 )
 
 // OpenDirectory opens or creates the directory and removes what a killed server
@@ -119,6 +120,26 @@ func openLake(dir string, n Name, key *SecretsKey, log *slog.Logger) (_ *Lake, e
 		return nil, err
 	}
 	return l, nil
+}
+
+// House opens the lake that is the server's own, and makes it if need be. It has no
+// name, so nobody can push to it, and it is in no list: the server's audit log is in it.
+func (d *Directory) House() (*Lake, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if l, ok := d.open[houseLake]; ok {
+		return l, nil
+	}
+	dir := filepath.Join(d.root, string(houseLake))
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	l, err := openLake(dir, houseLake, d.key, d.log)
+	if err != nil {
+		return nil, fmt.Errorf("open the server's own lake: %w", err)
+	}
+	d.open[houseLake] = l
+	return l, syncDir(d.root)
 }
 
 // Create makes an empty lake: all of it or nothing. An existing one is an error

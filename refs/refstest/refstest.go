@@ -31,6 +31,7 @@ func Run(t *testing.T, open func(t *testing.T) refs.Store) {
 		"Cancelled":      testCancelled,
 		"Chain":          testChain,
 		"Transfers":      testTransfers,
+		"Journal":        testJournal,
 		"Closed":         testClosed,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -407,5 +408,59 @@ func testLogSince(t *testing.T, s refs.Store) {
 	calls := 0
 	if err := s.LogSince(t.Context(), time.Time{}, func(refs.LogEntry) error { calls++; return stop }); err != stop || calls != 1 {
 		t.Errorf("a function that fails was called %d times: %v", calls, err)
+	}
+}
+
+// testJournal holds that an event is kept if its transaction is, and dropped with
+// the one that takes it.
+func testJournal(t *testing.T, s refs.Store) {
+	j, ok := s.(refs.Journal)
+	if !ok {
+		t.Fatal("the store keeps no events")
+	}
+	event := func(text string, u ...refs.Update) error {
+		return s.Apply(t.Context(), u, refs.Cause{Event: []byte(text)})
+	}
+	if err := errors.Join(event("one", refs.Update{Name: "refs/heads/a", New: oid(1)}), event("two")); err != nil {
+		t.Fatal(err)
+	}
+	if err := event("stale", refs.Update{Name: "refs/heads/a", New: oid(2)}); err == nil {
+		t.Fatal("a stale update was applied")
+	}
+	if err := event("three"); err != nil {
+		t.Fatal(err)
+	}
+	events := func(limit int) []refs.Event {
+		t.Helper()
+		list, err := j.Events(t.Context(), limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list
+	}
+	have := events(10)
+	if len(have) != 3 || string(have[0].Data) != "one" || string(have[1].Data) != "two" || string(have[2].Data) != "three" || have[0].Number >= have[1].Number {
+		t.Fatalf("events: %v", have)
+	}
+	if two := events(2); len(two) != 2 || two[1].Number != have[1].Number {
+		t.Errorf("the oldest two: %v", two)
+	}
+	// A transaction that fails takes nothing.
+	take := refs.Cause{Taken: have[1].Number}
+	if err := s.Apply(t.Context(), []refs.Update{{Name: "refs/heads/a", New: oid(9)}}, take); err == nil || len(events(10)) != 3 {
+		t.Errorf("%v, %v", err, events(10))
+	}
+	if err := s.Apply(t.Context(), []refs.Update{{Name: "refs/audit/log", New: oid(9)}}, take); err != nil {
+		t.Fatal(err)
+	}
+	if left := events(10); len(left) != 1 || string(left[0].Data) != "three" {
+		t.Errorf("left: %v", left)
+	}
+	// Numbers are not used again.
+	if err := errors.Join(s.Apply(t.Context(), nil, refs.Cause{Taken: have[2].Number}), event("four")); err != nil {
+		t.Fatal(err)
+	}
+	if left := events(10); len(left) != 1 || left[0].Number <= have[2].Number {
+		t.Errorf("left: %v, the last one had number %d", left, have[2].Number)
 	}
 }
