@@ -16,6 +16,8 @@ import (
 
 type verifiersCmd struct {
 	Score verifiersScoreCmd `cmd:"" help:"Make small faults in tables, and tell which of them no verifier notices."`
+
+	Suggest verifiersSuggestCmd `cmd:"" help:"Infer verifiers from tables and their history, as files to review."`
 }
 
 type verifiersScoreCmd struct {

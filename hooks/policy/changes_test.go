@@ -10,7 +10,8 @@ import (
 	"github.com/headgate/headgate/exec/plan"
 )
 
-const more = `approvals:
+const more = `min_verifier_score: 80%
+approvals:
   - {paths: ["verifiers/**"], count: 2}
 `
 

@@ -202,6 +202,7 @@ func Changes(a, b *Policy) []string {
 		{"tables", reflect.DeepEqual(x.Tables, y.Tables)}, {"parameters", reflect.DeepEqual(x.Parameters, y.Parameters)},
 		{"secrets", reflect.DeepEqual(x.Secrets, y.Secrets)}, {"grants", reflect.DeepEqual(x.Grants, y.Grants)},
 		{"approvals", reflect.DeepEqual(x.Approvals, y.Approvals)},
+		{"min_verifier_score", x.MinVerifierScore == y.MinVerifierScore},
 	} {
 		if !section.same {
 			names = append(names, section.name)

@@ -18,3 +18,24 @@ func TestMinVerifierScoreIsAShare(t *testing.T) {
 		}
 	}
 }
+
+// Who lowers the bar, or loosens a rule, changes the policy; moving a rule to another line does not.
+func TestRulesAndTheBarArePolicy(t *testing.T) {
+	parse := func(text string) *Policy {
+		p, err := Parse("headgate.yaml", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	old := parse("min_verifier_score: 80%\ntables: {t: {rules: [row_count_change: {max: 1}]}}\n")
+	for text, want := range map[string]string{
+		"min_verifier_score: 70%\ntables: {t: {rules: [row_count_change: {max: 1}]}}\n":              "min_verifier_score",
+		"min_verifier_score: 80%\ntables: {t: {rules: [row_count_change: {max: 2}]}}\n":              "tables",
+		"\n\n# moved\nmin_verifier_score: 80%\ntables: {t: {rules: [row_count_change: {max: 1}]}}\n": "",
+	} {
+		if got := strings.Join(Changes(old, parse(text)), " "); got != want {
+			t.Errorf("%q changes %q, want %q", text, got, want)
+		}
+	}
+}

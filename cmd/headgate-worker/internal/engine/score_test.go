@@ -254,3 +254,33 @@ func TestScalarsOfYAML(t *testing.T) {
 		}
 	})
 }
+
+// TestSuggestions names what holds, and nothing that does not.
+func TestSuggestions(t *testing.T) {
+	order := saleOrder(t)
+	order.Op, order.Score.Parents = protocol.OpSuggest, []string{"sales", "shops", "per_shop"}
+	a, _ := ok(t, order)
+	kinds := make(map[string]bool)
+	var queries []protocol.Query
+	for _, s := range a.Suggestions {
+		kinds[s.Column+":"+s.Kind] = true
+		queries = append(queries, protocol.Query{Name: s.Kind, SQL: s.SQL})
+	}
+	for _, want := range []string{"day:not_null", "shop:relationships", "currency:accepted_values", "amount:range", "day:freshness", "day:no_gap", ":immutable_history"} {
+		if !kinds[want] {
+			t.Errorf("%s is not suggested: %v", want, kinds)
+		}
+	}
+	for _, wrong := range []string{"rating:not_null", "amount:unique", "id:not_null", "shop:accepted_values"} {
+		if kinds[wrong] {
+			t.Errorf("%s is suggested", wrong)
+		}
+	}
+	in := []protocol.Table{order.Inputs[0], order.Inputs[1], {Name: "base.sales", Files: order.Inputs[0].Files}}
+	held, _ := ok(t, &protocol.Order{Op: protocol.OpVerify, Inputs: in, Queries: queries})
+	for i, c := range held.Checks {
+		if c.Error != nil || c.Violations > 0 {
+			t.Errorf("%s fails on the data that it is of: %+v", queries[i].Name, c)
+		}
+	}
+}
