@@ -163,7 +163,7 @@ bench-transport: build need-git need-ssh need-ssh-keygen ## clones, pushes and r
 	  $(if $(DEFAULT),-default) $(if $(ONLY),-only '$(ONLY)') $(if $(JSON),-json $(JSON))
 
 .PHONY: memory-tables
-memory-tables: build venv ## imports of SIZE=10GiB of rows in a cgroup of a tenth of it, 448 MiB at least; without SIZE: 768 MiB
+memory-tables: build venv ## imports of SIZE=10GiB of rows in a cgroup of a tenth of it, 512 MiB at least; without SIZE: 768 MiB
 	HEADGATE_PYTHON=$(CURDIR)/$(PYTHON) HEADGATE_SIZE=$(SIZE) go test -count=1 -v -timeout 4h ./test/bench/tables
 
 .PHONY: soak-tables
