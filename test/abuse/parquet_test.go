@@ -56,7 +56,7 @@ kind = pyarrow.int64()
 value = 1
 for _ in range(200):
     kind, value = pyarrow.list_(kind), [value]
-return parquet({"n": pyarrow.array([value], kind)})`, saying("expression depth")},
+return parquet({"n": pyarrow.array([value], kind)})`, saying("nested more than 100 deep")},
 	{"Parquet that is a decompression bomb", `
 import pyarrow
 one = pyarrow.array(["x" * 10_000])
