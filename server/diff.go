@@ -71,13 +71,8 @@ func diff(c *session, args []string, flags any) int {
 	if l == nil {
 		return code
 	}
-	err := c.cfg.Differ.Diff(c.client, l, q, c.out)
-	var qe *hooks.QueryError
-	switch {
-	case err == nil:
-		return exitOK
-	case errors.As(err, &qe):
-		return c.fail("%s", printable(qe.Text))
+	if err := c.cfg.Differ.Diff(c.client, l, q, c.out); err != nil {
+		return c.unanswered("diff", err)
 	}
-	return c.broken("diff failed", err)
+	return exitOK
 }

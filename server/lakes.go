@@ -132,13 +132,8 @@ func query(c *session, args []string, flags any) int {
 	if l == nil {
 		return code
 	}
-	err := c.cfg.Querier.Query(c.client, l, q, c.out)
-	var qe *hooks.QueryError
-	switch {
-	case err == nil:
-		return exitOK
-	case errors.As(err, &qe):
-		return c.fail("%s", printable(qe.Text))
+	if err := c.cfg.Querier.Query(c.client, l, q, c.out); err != nil {
+		return c.unanswered("query", err)
 	}
-	return c.broken("query failed", err)
+	return exitOK
 }

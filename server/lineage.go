@@ -1,7 +1,6 @@
 package server
 
 import (
-	"errors"
 	"flag"
 	"strings"
 
@@ -36,12 +35,9 @@ func drawLineage(c *session, args []string, flags any) int {
 		name = strings.ReplaceAll(strings.TrimSuffix(rest, "/"), "/", ".")
 	}
 	g, err := c.cfg.Querier.Lineage(c.client, l, hooks.LineageQuestion{Table: name, Ref: *opt.ref, All: *opt.all})
-	var qe *hooks.QueryError
 	switch {
-	case errors.As(err, &qe):
-		return c.fail("%s", printable(qe.Text))
 	case err != nil:
-		return c.broken("lineage failed", err)
+		return c.unanswered("lineage", err)
 	case *opt.json:
 		return c.printJSON(g)
 	case *opt.dot:

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"errors"
 	"flag"
 
 	"github.com/headgate/headgate/hooks"
@@ -33,11 +32,8 @@ func policyTest(c *session, args []string, flags any) int {
 		asked.Of = args[1]
 	}
 	report, err := c.cfg.Policies.TestPolicy(c.client, l, c.who, asked)
-	var wrong *hooks.QueryError
-	if errors.As(err, &wrong) {
-		return c.fail("%s", printable(wrong.Text))
-	} else if err != nil {
-		return c.broken("policy test failed", err)
+	if err != nil {
+		return c.unanswered("policy test", err)
 	}
 	if *opt.json {
 		code = c.printJSON(report)

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 
@@ -43,11 +42,8 @@ func runReplay(c *session, args []string, flags any) int {
 		q.Progress = func(line string) { fmt.Fprintln(c.out, line) }
 	}
 	report, err := c.cfg.Replayer.Replay(c.client, l, q)
-	var asked *hooks.QueryError
-	if errors.As(err, &asked) {
-		return c.fail("%s", printable(asked.Text))
-	} else if err != nil {
-		return c.broken("replay failed", err)
+	if err != nil {
+		return c.unanswered("replay", err)
 	}
 	if *opt.json {
 		code = c.printJSON(report)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -160,6 +161,16 @@ func (c *session) broken(what string, err error) int {
 	}
 	c.log.Error(what, "err", err)
 	return c.fail("the server failed; its log says why")
+}
+
+// unanswered ends a command whose question has no answer: it says what is wrong with
+// the question, or that the server failed.
+func (c *session) unanswered(what string, err error) int {
+	var asked *hooks.QueryError
+	if errors.As(err, &asked) {
+		return c.fail("%s", printable(asked.Text))
+	}
+	return c.broken(what+" failed", err)
 }
 
 // quoted renders foreign text for a message.

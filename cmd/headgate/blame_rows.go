@@ -34,8 +34,7 @@ type rowHistory struct {
 	dir    string // tables/flights
 	key    []keyValue
 	tmp    string
-	git    *gitBatch // contents
-	names  *gitBatch // lookups
+	repoReader
 
 	trees    map[objects.OID]string     // commit -> snapshot, "" if it has none
 	versions map[string]*rowVersion     // by snapshot
@@ -59,19 +58,10 @@ func newRowHistory(ctx context.Context, lake *checkout, w workerFlag, dir string
 		outside: make(map[string]map[string]bool), read: make(map[string]bool),
 	}
 	var err error
-	if h.git, err = lake.contents(ctx); err != nil {
-		return nil, err
-	}
-	if h.names, err = lake.lookups(ctx); err != nil {
-		h.git.close()
+	if h.repoReader, err = lake.reader(ctx); err != nil {
 		return nil, err
 	}
 	return h, nil
-}
-
-func (h *rowHistory) close() {
-	h.git.close()
-	h.names.close()
 }
 
 // Line implements blame.History: git finds the commits that changed the table, by

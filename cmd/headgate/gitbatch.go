@@ -27,6 +27,27 @@ type gitBatch struct {
 	stderr tail
 }
 
+// repoReader are the two processes by which a history is walked.
+type repoReader struct {
+	git   *gitBatch // contents
+	names *gitBatch // lookups
+}
+
+func (c *checkout) reader(ctx context.Context) (r repoReader, err error) {
+	if r.git, err = c.contents(ctx); err != nil {
+		return r, err
+	}
+	if r.names, err = c.lookups(ctx); err != nil {
+		r.git.close()
+	}
+	return r, err
+}
+
+func (r repoReader) close() {
+	r.git.close()
+	r.names.close()
+}
+
 // contents starts a process that gives objects.
 func (c *checkout) contents(ctx context.Context) (*gitBatch, error) { return c.batch(ctx, "--batch") }
 

@@ -100,28 +100,18 @@ func (c *lineageCmd) Run(ctx context.Context, std streams) error {
 
 // gitHistory reads a repository's commits, and the oids of its trees, for lineage.
 type gitHistory struct {
-	lake    *checkout
-	git     *gitBatch // contents
-	names   *gitBatch // lookups
+	lake *checkout
+	repoReader
 	commits map[objects.OID]*gitobj.Commit
 }
 
 func newGitHistory(ctx context.Context, lake *checkout) (*gitHistory, error) {
 	h := &gitHistory{lake: lake, commits: make(map[objects.OID]*gitobj.Commit)}
 	var err error
-	if h.git, err = lake.contents(ctx); err != nil {
-		return nil, err
-	}
-	if h.names, err = lake.lookups(ctx); err != nil {
-		h.git.close()
+	if h.repoReader, err = lake.reader(ctx); err != nil {
 		return nil, err
 	}
 	return h, nil
-}
-
-func (h *gitHistory) close() {
-	h.git.close()
-	h.names.close()
 }
 
 // Commit implements lineage.History.
